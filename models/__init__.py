@@ -1,0 +1,1 @@
+"""An image in, a focus score out. Knows nothing of microscopes."""

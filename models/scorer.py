@@ -1,0 +1,68 @@
+"""What every scorer offers: an image in, a `FrameScore` out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """What a scorer says of one frame.
+
+    Attributes
+    ----------
+    score : float
+        Focus score, higher is sharper; finite.
+    referee : float or None
+        A classical measure of the same frame, when the scorer is watched by one.
+    defocus_dof : float or None
+        Estimated distance to the in-focus plane in depths of field, without sign.
+    dark, saturated, out_of_distribution : bool
+        Reasons to distrust the score; see `models.frame` and `models.head`.
+    fingerprint : str
+        Equal for frames with identical pixels.
+    """
+
+    score: float
+    referee: float | None = None
+    defocus_dof: float | None = None
+    dark: bool = False
+    saturated: bool = False
+    out_of_distribution: bool = False
+    fingerprint: str = ""
+
+
+class Scorer(Protocol):
+    """Anything that turns an image into a focus score."""
+
+    @property
+    def name(self) -> str:
+        """Name on the wire, e.g. ``reiqa-compact`` or ``tenengrad``."""
+
+    @property
+    def head(self) -> str | None:
+        """Name and short hash of the fitted head, None for measures without one."""
+
+    @property
+    def absolute(self) -> bool:
+        """Whether scores mean the same on every specimen: 1 in focus, 0 hopeless."""
+
+    def score(self, image: NDArray[np.generic], *, bit_depth: int | None = None) -> FrameScore:
+        """Score one grey frame.
+
+        Parameters
+        ----------
+        image : ndarray of shape (height, width), uint8, uint16 or float32
+            Raw camera counts, not scaled.
+        bit_depth : int, optional
+            Bits the camera really uses (12 in a uint16 frame), to know its maximum.
+
+        Raises
+        ------
+        ImageError
+            For an empty, non-2-D or non-finite array.
+        """
