@@ -1,0 +1,245 @@
+"""Classical sharpness measures: one grey frame in, one number out, higher is sharper.
+
+Every measure is computed on the frame *relative to its own light*: background subtracted, divided
+by the mean above background. Camera offset, gain, lamp power and bleaching therefore cancel, and a
+frame that only grows brighter with defocus does not look sharper. Measures that are a mean square
+of a linear filter also have the share of the pixel noise subtracted, which is known exactly:
+noise variance times the sum of the squared filter weights.
+
+A frame without contrast, or too small for the filter, scores 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import UnknownScorer
+from models.frame import as_grey_float, background, inspect, noise_sigma
+from models.scorer import FrameScore
+
+Float32 = NDArray[np.float32]
+Measure = Callable[[Float32], float]
+
+
+def normalised_variance(image: Float32) -> float:
+    """Variance over squared mean.
+
+    F. Groen, I. Young and G. Ligthart, "A comparison of different focus functions for use in
+    autofocus algorithms", Cytometry 6 (1985) 81-91; squared mean, so that gain cancels.
+    """
+    relative, noise = _relative(image)
+    return max(float(np.var(relative, dtype=np.float64)) - noise**2, 0.0)
+
+
+def tenengrad(image: Float32) -> float:
+    """Mean squared Sobel gradient.
+
+    J. M. Tenenbaum, "Accommodation in computer vision", PhD thesis, Stanford 1970; as in
+    E. Krotkov, "Focusing", Int. J. Computer Vision 1 (1988) 223-237. No threshold.
+    """
+    across = np.outer([1, 2, 1], [-1, 0, 1])
+    return _filter_energy(image, across) + _filter_energy(image, across.T)
+
+
+def brenner(image: Float32) -> float:
+    """Mean squared difference of pixels two apart, along rows and along columns.
+
+    J. F. Brenner et al., "An automated microscope for cytologic research", J. Histochemistry and
+    Cytochemistry 24 (1976) 100-111; the original has one direction.
+    """
+    apart = np.array([[-1, 0, 1]])
+    return _filter_energy(image, apart) + _filter_energy(image, apart.T)
+
+
+def laplacian_variance(image: Float32) -> float:
+    """Variance of the 4-neighbour Laplacian.
+
+    J. L. Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy: a comparative study",
+    Proc. ICPR 15 (2000) vol. 3, 314-317.
+    """
+    return _filter_energy(image, np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]]))
+
+
+def smd(image: Float32) -> float:
+    """Sum-modulus-difference: mean absolute difference of neighbours, rows plus columns.
+
+    R. A. Jarvis, "Focus optimization criteria for computer image processing", Microscope 24 (1976)
+    163-180.
+    """
+    relative, noise = _relative(image)
+    return _mean_modulus(np.diff(relative, axis=1), noise) + _mean_modulus(
+        np.diff(relative, axis=0), noise
+    )
+
+
+def tamura(image: Float32) -> float:
+    """Tamura coefficient: square root of standard deviation over mean.
+
+    H. Tamura, S. Mori and T. Yamawaki, "Textural features corresponding to visual perception",
+    IEEE Trans. SMC 8 (1978) 460-473; as a focus measure P. Memmolo et al., "Automatic focusing in
+    digital holography and its application to stretched holograms", Optics Letters 36 (2011) 1945.
+    """
+    return normalised_variance(image) ** 0.25
+
+
+def fft_high_frequency(image: Float32) -> float:
+    """Spectral power above a quarter of the Nyquist frequency.
+
+    N. B. Nill and B. H. Bouzas, "Objective image quality measure derived from digital image power
+    spectra", Optical Engineering 31 (1992) 813-825, without their model of the eye.
+    """
+    return _band_power(image, low=0.25, high=1.0)
+
+
+def vollath_f4(image: Float32) -> float:
+    """Autocorrelation at one pixel less that at two, rows and columns averaged.
+
+    D. Vollath, "Automatic focusing by correlative methods", J. Microscopy 147 (1987) 279-288,
+    equation F4. White noise is uncorrelated and adds nothing.
+    """
+    relative, _ = _relative(image)
+    return max((_f4(relative) + _f4(relative.T)) / 2, 0.0)
+
+
+def mid_band_power(image: Float32) -> float:
+    """Spectral power between 1/8 and 1/2 of the Nyquist frequency.
+
+    Follows the use of mid-band power in label-free and fluorescence autofocus (S. Guo et al.,
+    "Revealing architectural order with quantitative label-free imaging and deep learning", eLife 9
+    (2020) e55502, and its program waveorder). There the band is a share of the optical cut-off;
+    here the optics are unknown and the band is a share of the camera's.
+    """
+    return _band_power(image, low=0.125, high=0.5)
+
+
+MEASURES: Mapping[str, Measure] = MappingProxyType(
+    {
+        "normalised_variance": normalised_variance,
+        "tenengrad": tenengrad,
+        "brenner": brenner,
+        "laplacian_variance": laplacian_variance,
+        "smd": smd,
+        "tamura": tamura,
+        "fft_high_frequency": fft_high_frequency,
+        "vollath_f4": vollath_f4,
+        "mid_band_power": mid_band_power,
+    }
+)
+
+DEFAULT_MEASURE = "tenengrad"
+
+
+@dataclass(frozen=True)
+class ClassicalScorer:
+    """A `models.scorer.Scorer` made of one measure.
+
+    Parameters
+    ----------
+    measure : str
+        A key of `MEASURES`.
+
+    Raises
+    ------
+    UnknownScorer
+        When no measure has this name.
+    """
+
+    measure: str = DEFAULT_MEASURE
+
+    def __post_init__(self) -> None:
+        if self.measure not in MEASURES:
+            raise UnknownScorer(
+                f"no classical measure is called {self.measure!r}; "
+                f"choose from {', '.join(MEASURES)}"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name of the measure."""
+        return self.measure
+
+    @property
+    def head(self) -> None:
+        """None: nothing is fitted."""
+        return None
+
+    @property
+    def absolute(self) -> bool:
+        """False: the score depends on the specimen."""
+        return False
+
+    def score(self, image: NDArray[np.generic], *, bit_depth: int | None = None) -> FrameScore:
+        """Score one grey frame; see `models.scorer.Scorer.score`."""
+        stats = inspect(image, bit_depth=bit_depth)
+        return FrameScore(
+            score=MEASURES[self.measure](as_grey_float(image)),
+            dark=stats.dark,
+            saturated=stats.saturated,
+            fingerprint=stats.fingerprint,
+        )
+
+
+def compare_on_stack(planes: Sequence[NDArray[np.generic]]) -> dict[str, list[float]]:
+    """Score every plane of a z-stack with every measure: name -> one score a plane."""
+    frames = [as_grey_float(plane) for plane in planes]
+    return {name: [measure(frame) for frame in frames] for name, measure in MEASURES.items()}
+
+
+def _relative(image: Float32) -> tuple[Float32, float]:
+    """Frame above its background, and its noise, both as multiples of the mean above background."""
+    level = background(image)
+    above = image - np.float32(level)
+    noise = noise_sigma(image)
+    # In an empty frame the mean above background tends to 0 and the noise takes its place.
+    light = math.hypot(float(above.mean(dtype=np.float64)), noise)
+    if light <= 1e-6 * abs(level) or light < 1e-30:
+        return np.zeros_like(image), 0.0
+    return above / np.float32(light), noise / light
+
+
+def _filter_energy(image: Float32, kernel: NDArray[np.generic]) -> float:
+    relative, noise = _relative(image)
+    weights = kernel.astype(np.float32)
+    rows, columns = weights.shape[0] // 2, weights.shape[1] // 2
+    if image.shape[0] <= 2 * rows or image.shape[1] <= 2 * columns:
+        return 0.0
+    inner = cv2.filter2D(relative, cv2.CV_32F, weights)[
+        rows : image.shape[0] - rows, columns : image.shape[1] - columns
+    ]
+    energy = float(np.mean(np.square(inner), dtype=np.float64))
+    return max(energy - noise**2 * float(np.square(weights).sum()), 0.0)
+
+
+def _mean_modulus(difference: Float32, noise: float) -> float:
+    if difference.size == 0:
+        return 0.0
+    # E|d| of the difference of two pixels with Gaussian noise alone.
+    floor = 2 * noise / math.sqrt(math.pi)
+    return max(float(np.mean(np.abs(difference), dtype=np.float64)) - floor, 0.0)
+
+
+def _f4(relative: Float32) -> float:
+    if relative.shape[1] < 3:
+        return 0.0
+    centre = relative[:, :-2]
+    return float(np.mean(centre * (relative[:, 1:-1] - relative[:, 2:]), dtype=np.float64))
+
+
+def _band_power(image: Float32, *, low: float, high: float) -> float:
+    relative, noise = _relative(image)
+    height, width = image.shape
+    window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
+    windowed = (relative - relative.mean()) * window.astype(np.float32)
+    power = np.square(np.abs(np.fft.rfft2(windowed))) / float(np.sum(window**2))
+    nyquist = 2 * np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+    band = (nyquist >= low) & (nyquist < high)
+    if not band.any():
+        return 0.0
+    return max(float(power[band].mean()) - noise**2, 0.0)
