@@ -1,0 +1,67 @@
+"""What the classical referee says of the same readings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from autofocus.search.evidence import background, best_reading
+from autofocus.search.grid import coarse_step_um
+from autofocus.search.peak import fit_peak
+from autofocus.search.protocol import Reading, SearchResult, SearchSettings
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """Where the referee puts the peak.
+
+    Attributes
+    ----------
+    z_um : float or None
+        None when no referee watched, or when its curve has no peak that stands out of its noise.
+    agrees : bool or None
+        Within one depth of field of the search's answer; None without one of the two.
+    """
+
+    z_um: float | None = None
+    agrees: bool | None = None
+
+    def note(self, name: str | None, settings: SearchSettings) -> str | None:
+        """A sentence for the result when the referee disagrees."""
+        if self.agrees is not False:
+            return None
+        return (
+            f"the referee, {name or 'a classical measure'}, puts the peak at {self.z_um:.2f} um, "
+            f"more than the depth of field ({settings.dof_um:.2f} um) away"
+        )
+
+
+def referee_peak(
+    curve: Sequence[Reading], settings: SearchSettings, outcome: SearchResult
+) -> Opinion:
+    """Find the referee's peak among the readings of a run.
+
+    Parameters
+    ----------
+    curve : sequence of Reading
+        Readings of the run, any order.
+    settings : SearchSettings
+        Of the same run.
+    outcome : SearchResult
+        What the search answered.
+    """
+    watched = [
+        replace(reading, score=reading.referee) for reading in curve if reading.referee is not None
+    ]
+    if len(watched) < 5:
+        return Opinion()
+    best = best_reading(watched)
+    clear_um = max(coarse_step_um(settings), 2 * settings.dof_um)
+    back = background(watched, best_z_um=best.z_um, clear_um=clear_um)
+    if best.score - back.level < 3 * back.noise:
+        return Opinion()
+    peak = fit_peak(watched, baseline=back.level, noise=back.noise)
+    z_um = peak.z_um if peak else best.z_um
+    if outcome.z_um is None:
+        return Opinion(z_um)
+    return Opinion(z_um, abs(z_um - outcome.z_um) <= settings.dof_um)

@@ -1,0 +1,263 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autofocus.search.coarse_to_fine import coarse_to_fine, worst_case_exposures
+from autofocus.search.grid import coarse_positions, extension_positions, fine_positions
+from autofocus.search.peak import fit_peak
+from autofocus.search.protocol import Pass, Reading, SearchResult, SearchSettings, Verdict
+
+
+def settings_for(**changes) -> SearchSettings:
+    base = dict(
+        start_z_um=0.0,
+        z_min_um=-100.0,
+        z_max_um=100.0,
+        center_um=0.0,
+        range_um=50.0,
+        dof_um=1.0,
+        tolerance_um=0.25,
+    )
+    return SearchSettings(**{**base, **changes})
+
+
+def drive(search_settings, read):
+    """Answer the search from ``read(z, i) -> Reading``; give the result and all positions."""
+    search = coarse_to_fine(search_settings)
+    visited: list[float] = []
+    passes: list[Pass] = []
+    step = next(search)
+    while True:
+        passes.append(step)
+        readings = []
+        for z in step.z_um:
+            readings.append(read(z, len(visited)))
+            visited.append(z)
+        try:
+            step = search.send(tuple(readings))
+        except StopIteration as done:
+            return done.value, visited, passes
+
+
+def curve(peak_um, *, width_um=2.0, noise=0.0, height=1.0, base=0.0, seed=0):
+    """A Lorentzian focus curve with reproducible noise."""
+    rng = np.random.default_rng(seed)
+    draws = rng.normal(0, noise, 500) if noise else np.zeros(500)
+
+    def read(z, i):
+        score = base + height / (1 + ((z - peak_um) / width_um) ** 2)
+        return Reading(z_um=z, score=score + draws[i], fingerprint=f"{z:.6f}")
+
+    return read
+
+
+@pytest.mark.parametrize("peak_um", [0.0, 3.3, -17.9, 24.0])
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_locks_on_the_peak(peak_um, noise):
+    result, _, _ = drive(settings_for(), curve(peak_um, noise=noise))
+    assert result.verdict is Verdict.LOCKED, result.reason
+    assert abs(result.z_um - peak_um) <= 0.5
+
+
+def test_extends_beyond_the_range_when_the_best_is_at_its_end():
+    result, visited, _ = drive(settings_for(), curve(31.0))
+    assert result.locked, result.reason
+    assert abs(result.z_um - 31.0) <= 0.25
+    assert max(visited) > 25.0
+
+
+def test_says_edge_when_the_range_may_not_grow():
+    result, _, _ = drive(settings_for(max_extensions=0), curve(40.0, width_um=6.0))
+    assert result.verdict is Verdict.EDGE
+
+
+def test_says_edge_at_the_bound():
+    result, visited, _ = drive(settings_for(z_max_um=27.0), curve(33.0, width_um=4.0))
+    assert result.verdict is Verdict.EDGE
+    assert max(visited) <= 27.0
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_never_locks_on_noise(seed):
+    noise = curve(0.0, height=0.0, base=1.0, noise=0.1, seed=seed)
+    result, _, _ = drive(settings_for(), noise)
+    assert not result.locked, result.reason
+
+
+def test_constant_score_is_flat():
+    result, _, _ = drive(settings_for(), lambda z, i: Reading(z, 5.0, fingerprint=str(i)))
+    assert result.verdict is Verdict.FLAT
+
+
+def test_two_equal_peaks_are_ambiguous():
+    one, two = curve(-12.0), curve(12.0)
+
+    def read(z, i):
+        return Reading(z, one(z, i).score + two(z, i).score, fingerprint=str(z))
+
+    assert drive(settings_for(), read)[0].verdict is Verdict.AMBIGUOUS
+
+
+def test_a_lower_second_peak_does_not_disturb():
+    one, two = curve(-12.0), curve(12.0, height=0.5)
+
+    def read(z, i):
+        return Reading(z, one(z, i).score + two(z, i).score, fingerprint=str(z))
+
+    result, _, _ = drive(settings_for(), read)
+    assert result.locked
+    assert abs(result.z_um + 12.0) <= 0.25
+
+
+def test_identical_frames_are_stale():
+    peak = curve(0.0)
+
+    def read(z, i):
+        return Reading(z, peak(z, i).score, fingerprint="same")
+
+    assert drive(settings_for(), read)[0].verdict is Verdict.STALE
+
+
+def test_dark_frames():
+    noise = curve(0.0, height=0.0, noise=0.1)
+
+    def read(z, i):
+        return Reading(z, noise(z, i).score, dark=True, fingerprint=str(i))
+
+    assert drive(settings_for(), read)[0].verdict is Verdict.DARK
+
+
+def test_a_saturated_peak_is_not_believed():
+    peak = curve(4.0)
+
+    def read(z, i):
+        return Reading(z, peak(z, i).score, saturated=abs(z - 4.0) < 3, fingerprint=str(z))
+
+    assert drive(settings_for(), read)[0].verdict is Verdict.SATURATED
+
+
+def test_a_peak_that_is_gone_when_measured_again_is_not_locked():
+    peak = curve(4.0)
+    final = len(drive(settings_for(), peak)[1]) - 1
+
+    def read(z, i):
+        return peak(z, i) if i < final else Reading(z, 0.02, fingerprint="last")
+
+    result, _, _ = drive(settings_for(), read)
+    assert not result.locked
+    assert result.verdict in (Verdict.FLAT, Verdict.AMBIGUOUS, Verdict.WORSE_THAN_START)
+
+
+def test_worse_than_start():
+    peak = curve(10.0)
+
+    def read(z, i):
+        return Reading(z, 1.5, fingerprint="first") if i == 0 else peak(z, i)
+
+    result, _, _ = drive(settings_for(), read)
+    assert not result.locked
+
+
+def test_absolute_score_too_low_is_flat():
+    low = curve(3.0, height=0.2)
+    assert drive(settings_for(absolute=True), low)[0].verdict is Verdict.FLAT
+    assert drive(settings_for(), low)[0].locked
+
+
+def test_passes_are_monotonic_in_the_direction_of_travel():
+    for direction in (1, -1):
+        _, _, passes = drive(settings_for(direction=direction), curve(7.0))
+        for step in passes:
+            steps = np.diff(step.z_um) * direction
+            assert (steps > 0).all()
+
+
+finite = st.floats(-1e3, 1e3)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    start=st.floats(-50, 50),
+    low=st.floats(-60, -1),
+    high=st.floats(1, 60),
+    range_um=st.floats(0.5, 150),
+    dof_um=st.floats(0.2, 10),
+    direction=st.sampled_from([-1, 1]),
+    extensions=st.integers(0, 4),
+    scores=st.lists(finite, min_size=1, max_size=40),
+)
+def test_stays_inside_the_bounds_and_the_promised_exposures_whatever_the_scores(
+    start, low, high, range_um, dof_um, direction, extensions, scores
+):
+    asked = settings_for(
+        start_z_um=start,
+        z_min_um=low,
+        z_max_um=high,
+        center_um=min(max(start, low), high),
+        range_um=range_um,
+        dof_um=dof_um,
+        tolerance_um=dof_um / 4,
+        direction=direction,
+        max_extensions=extensions,
+    )
+    seen: list[Reading] = []
+
+    def read(z, i):
+        seen.append(Reading(z, scores[i % len(scores)], fingerprint=str(i)))
+        return seen[-1]
+
+    result, visited, _ = drive(asked, read)
+    assert all(low <= z <= high for z in visited[1:])
+    assert visited[0] == start
+    assert len(visited) <= worst_case_exposures(asked)
+    assert isinstance(result, SearchResult)
+    again, visited_again, _ = drive(asked, lambda z, i: seen[i])
+    assert (again, visited_again) == (result, visited)
+    if result.locked:
+        assert math.isfinite(result.z_um)
+        assert result.final_score >= result.start_score - abs(result.start_score)
+
+
+def test_grid_covers_both_ends_and_leaves_out_the_start():
+    positions = coarse_positions(settings_for())
+    assert (positions[0], positions[-1]) == (-25.0, 25.0)
+    assert 0.0 not in positions
+    assert max(np.diff(sorted([*positions, 0.0]))) <= 3.0 + 1e-9
+
+
+def test_extension_ends_on_the_bound():
+    assert extension_positions(settings_for(z_max_um=30.0), 25.0, 1) == (28.0, 30.0)
+    assert extension_positions(settings_for(z_max_um=26.0), 25.0, 1) == ()
+
+
+def test_fine_positions_move_away_from_the_bound_instead_of_repeating_it():
+    positions = fine_positions(settings_for(z_max_um=10.0), center_um=9.9, step_um=1.0)
+    assert positions == pytest.approx((7.0, 8.0, 9.0, 10.0))
+
+
+def test_fit_finds_a_gaussian_exactly():
+    z = np.arange(-3, 4)
+    readings = [Reading(float(v), float(2 * np.exp(-((v - 0.37) ** 2) / 4))) for v in z]
+    peak = fit_peak(readings, baseline=0.0, noise=1e-6)
+    assert peak.z_um == pytest.approx(0.37, abs=1e-6)
+    assert peak.score == pytest.approx(2.0, abs=1e-6)
+    assert peak.width_um == pytest.approx(2 * math.sqrt(4 * math.log(2)), rel=1e-6)
+
+
+def test_fit_uncertainty_covers_the_scatter():
+    rng = np.random.default_rng(1)
+    z = np.arange(-3, 3.5, 0.5)
+    errors, sigmas = [], []
+    for _ in range(300):
+        score = np.exp(-(z**2) / 4) + rng.normal(0, 0.03, z.size)
+        peak = fit_peak(
+            [Reading(float(a), float(b)) for a, b in zip(z, score, strict=True)],
+            baseline=0.0,
+            noise=0.03,
+        )
+        errors.append(peak.z_um)
+        sigmas.append(peak.sigma_um)
+    assert np.std(errors) == pytest.approx(np.median(sigmas), rel=0.4)
