@@ -1,0 +1,193 @@
+"""From a specimen to the photons on a camera, and from photons to counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from devices.simulated.optics import Objective, fluorescence_otf, transmitted_otf
+from devices.simulated.specimens import Specimen
+
+Image = NDArray[np.float32]
+
+DEFAULT_CONDENSER_NA_RATIO = 0.7
+
+
+class Renderer:
+    """Noise-free images of one specimen through one objective; keeps the specimen's spectra.
+
+    Parameters
+    ----------
+    specimen : Specimen
+    objective : Objective
+    condenser_na_ratio : float
+        Transmitted light only: condenser NA / objective NA, 0.05..1.
+    """
+
+    def __init__(
+        self,
+        specimen: Specimen,
+        objective: Objective,
+        *,
+        condenser_na_ratio: float = DEFAULT_CONDENSER_NA_RATIO,
+    ) -> None:
+        self._specimen, self._objective = specimen, objective
+        self._condenser_na_ratio = condenser_na_ratio
+        self._spectra = [(offset, self._layer_spectra(layer)) for offset, layer in specimen.layers]
+        self._otfs: dict[float, tuple[Image, ...]] = {}
+        self._level = self._brightness_in_focus()
+
+    def relative(self, defocus_um: float, shift_px: tuple[float, float] = (0.0, 0.0)) -> Image:
+        """Image at ``defocus_um`` = z - z_in_focus, shape of the specimen.
+
+        Fluorescence: 1 is the typical brightness of the structure in focus. Brightfield: 1 is the
+        empty field. ``shift_px`` (y, x) moves the picture, around the edges.
+        """
+        total = self._sum_of_layers(defocus_um)
+        if any(shift_px):
+            total = total * _shift_phase(self._specimen.shape, shift_px)
+        image = fft.irfft2(total, s=self._specimen.shape)
+        if self._specimen.modality == "brightfield":
+            image = 1 + image
+        return np.maximum(image / self._level, 0).astype(np.float32)
+
+    def _layer_spectra(self, layer: Image) -> tuple[NDArray[np.complex64], ...]:
+        if self._specimen.modality == "fluorescence":
+            return (fft.rfft2(layer),)
+        absorbed = np.exp(-self._specimen.density * layer) - 1
+        return fft.rfft2(absorbed), fft.rfft2(self._specimen.phase_rad * layer)
+
+    def _sum_of_layers(self, defocus_um: float) -> NDArray[np.complex64]:
+        terms = (
+            spectrum * otf
+            for offset_um, spectra in self._spectra
+            for spectrum, otf in zip(spectra, self._transfer(defocus_um - offset_um), strict=True)
+        )
+        return sum(terms, start=np.zeros((), np.complex64))
+
+    def _transfer(self, defocus_um: float) -> tuple[Image, ...]:
+        """Transfer functions, remembered for a while: a run comes back to the same positions."""
+        # 10 nm is a hundredth of the depth of field of an oil objective.
+        key = round(defocus_um, 2)
+        if key not in self._otfs:
+            if len(self._otfs) >= 64:
+                self._otfs.pop(next(iter(self._otfs)))
+            self._otfs[key] = self._compute_transfer(key)
+        return self._otfs[key]
+
+    def _compute_transfer(self, defocus_um: float) -> tuple[Image, ...]:
+        shape = self._specimen.shape
+        if self._specimen.modality == "fluorescence":
+            return (fluorescence_otf(self._objective, defocus_um=defocus_um, shape=shape),)
+        return transmitted_otf(
+            self._objective,
+            defocus_um=defocus_um,
+            shape=shape,
+            condenser_na_ratio=self._condenser_na_ratio,
+        )
+
+    def _brightness_in_focus(self) -> float:
+        """Mean brightness where a photon comes from, sum(I^2) / sum(I), of the image in focus.
+
+        Unlike a percentile it is the structure's own level for two beads and for tissue alike.
+        """
+        if self._specimen.modality == "brightfield":
+            return 1.0
+        self._level = 1.0
+        image = self.relative(0.0).astype(np.float64)
+        total = float(image.sum())
+        return float((image**2).sum()) / total if total > 0 else 1.0
+
+
+def expected_photons(
+    specimen: Specimen,
+    objective: Objective,
+    *,
+    defocus_um: float,
+    photons: float,
+    background: float,
+    condenser_na_ratio: float = DEFAULT_CONDENSER_NA_RATIO,
+) -> Image:
+    """Return the noise-free image in photons a pixel; defocus moves light and loses none.
+
+    Parameters
+    ----------
+    specimen : Specimen
+    objective : Objective
+    defocus_um : float
+        z - z_in_focus, um.
+    photons : float
+        Fluorescence: photons a pixel in the structure, in focus (mean weighted by brightness).
+        Brightfield: photons a pixel of the empty field.
+    background : float
+        Photons a pixel that every pixel gets besides.
+    condenser_na_ratio : float
+        Transmitted light only.
+
+    Returns
+    -------
+    ndarray of the specimen's shape, float32
+    """
+    renderer = Renderer(specimen, objective, condenser_na_ratio=condenser_na_ratio)
+    return photons * renderer.relative(defocus_um) + np.float32(background)
+
+
+def camera_counts(
+    expected: Image,
+    *,
+    rng: np.random.Generator,
+    read_noise_e: float = 1.5,
+    gain: float = 1.0,
+    offset: float = 100.0,
+    bit_depth: int = 16,
+    full_well_e: float | None = None,
+    hot_pixels: Sequence[tuple[int, int, float]] = (),
+) -> NDArray[np.uint16]:
+    """Digitise: Poisson, read noise, gain, offset, rounding, saturation.
+
+    Parameters
+    ----------
+    expected : ndarray of float32
+        Photoelectrons a pixel, as from `expected_photons`.
+    rng : numpy.random.Generator
+    read_noise_e : float
+        Standard deviation of the read noise, electrons.
+    gain : float
+        Counts an electron.
+    offset : float
+        Counts without any light.
+    bit_depth : int
+        1..16; counts saturate at ``2**bit_depth - 1``.
+    full_well_e : float, optional
+        Electrons at which a pixel is full; None for no limit but the bit depth.
+    hot_pixels : sequence of (row, column, electrons)
+        Dark electrons, with their own Poisson noise, on top of the light.
+    """
+    expected = np.maximum(expected, 0)
+    for row, column, electrons in hot_pixels:
+        expected[row, column] += electrons
+    electrons_seen = _poisson(expected, rng)
+    if full_well_e is not None:
+        np.minimum(electrons_seen, full_well_e, out=electrons_seen)
+    if read_noise_e > 0:
+        noise = rng.standard_normal(expected.shape, dtype=np.float32)
+        electrons_seen += np.float32(read_noise_e) * noise
+    counts = np.rint(np.float32(gain) * electrons_seen + np.float32(offset))
+    return np.clip(counts, 0, 2**bit_depth - 1).astype(np.uint16)
+
+
+def _poisson(expected: Image, rng: np.random.Generator) -> Image:
+    """Poisson draws; above 1000 photons the normal limit, which is exact to 1 % there and fast."""
+    if expected.size and float(expected.min()) > 1000:
+        noise = rng.standard_normal(expected.shape, dtype=np.float32)
+        return np.maximum(expected + np.sqrt(expected) * noise, 0)
+    return rng.poisson(expected).astype(np.float32)
+
+
+def _shift_phase(shape: tuple[int, int], shift_px: tuple[float, float]) -> NDArray[np.complex64]:
+    fy = fft.fftfreq(shape[0])[:, None]
+    fx = fft.rfftfreq(shape[1])[None, :]
+    return np.exp(-2j * np.pi * (fy * shift_px[0] + fx * shift_px[1])).astype(np.complex64)
