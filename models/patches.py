@@ -1,0 +1,200 @@
+"""Where in a frame the network looks: candidates inside the specimen, the sharpest of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import ImageError
+from models.normalise import Normalisation
+
+UInt8 = NDArray[np.uint8]
+Positions = NDArray[np.intp]
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+_PROPOSALS = 10_000
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Patch positions and normalisation, fixed for all frames of one run.
+
+    A frame scored by itself is anchored to itself. Frames that share an anchor are compared on
+    the same pixels, which takes the noise of choosing anew out of the focus curve.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Height and width of the frames it is for, px.
+    positions : tuple of (y, x)
+        Top left corners, px, in the frame after `pad_to`. Where there are more than the network
+        takes, each frame chooses its own sharpest among them.
+    normalisation : Normalisation or None
+        None lets every frame be normalised by its own percentiles.
+    """
+
+    shape: tuple[int, int]
+    positions: tuple[tuple[int, int], ...]
+    normalisation: Normalisation | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values; see `from_dict`."""
+        window = self.normalisation
+        return {
+            "shape": list(self.shape),
+            "positions": [list(position) for position in self.positions],
+            "lo": None if window is None else window.lo,
+            "hi": None if window is None else window.hi,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Anchor:
+        """Rebuild what `to_dict` gave, exactly.
+
+        Raises
+        ------
+        ImageError
+            For missing or impossible values; an anchor comes back from outside the process.
+        """
+        try:
+            height, width = (_whole(side) for side in values["shape"])
+            positions = tuple((_whole(y), _whole(x)) for y, x in values["positions"])
+            lo, hi = values["lo"], values["hi"]
+            window = None if lo is None and hi is None else Normalisation(float(lo), float(hi))
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"not an anchor ({error!r}); send back the one you were given"
+            raise ImageError(message) from error
+        if not positions or min(height, width) < 1:
+            raise ImageError("the anchor has no patches; send back the one you were given")
+        if window is not None and not 0 < window.hi - window.lo < math.inf:
+            raise ImageError(f"the anchor's lo = {lo} must be below hi = {hi}, both finite counts")
+        return cls((height, width), positions, window)
+
+
+def pad_to(frame: NDArray[Scalar], size: int) -> NDArray[Scalar]:
+    """Frame whose sides are at least ``size`` px, continued by reflection on both sides.
+
+    Frames that are large enough are returned unchanged.
+    """
+    rows, columns = (max(0, size - side) for side in frame.shape)
+    if rows == columns == 0:
+        return frame
+    return np.pad(
+        frame, ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)), "symmetric"
+    )
+
+
+def sample_positions(
+    mask: UInt8, *, size: int, count: int, min_cover: float, seed: int
+) -> Positions:
+    """Patch positions inside the specimen.
+
+    Positions are proposed uniformly over the frame; the first ``count`` distinct ones whose patch
+    holds enough specimen are taken. The proposals depend on the shape of the frame and on the
+    seed only, never on the mask: a mask that changes a little from frame to frame changes few
+    positions, and the same image always gives the same ones.
+
+    Where too few proposals hold enough specimen, the rest are those of a regular grid (steps of at
+    most a quarter patch) with most specimen, best first; patches without any are left out.
+
+    Parameters
+    ----------
+    mask : ndarray of shape (height, width), uint8
+        1 in the specimen, 0 outside; at least ``size`` px on each side.
+    size : int
+        Side of a patch, px.
+    count : int
+        Positions wanted.
+    min_cover : float
+        Least share of specimen in a patch, 0..1.
+    seed : int
+        Of the proposals.
+
+    Returns
+    -------
+    ndarray of shape (n, 2), int
+        (y, x) of top left corners, distinct, n <= count. At least one if the mask is not empty.
+    """
+    area = cv2.integral(mask)
+    proposals = _proposals(mask.shape, size, seed)
+    inside = proposals[_cover(area, proposals, size) >= min_cover]
+    chosen = _distinct(inside)[:count]
+    if len(chosen) == count:
+        return chosen
+    grid = _grid(mask.shape, size)
+    cover = _cover(area, grid, size)
+    best_first = np.argsort(-cover, kind="stable")
+    spare = grid[best_first[: np.count_nonzero(cover)]]
+    return _distinct(np.concatenate([chosen, spare]))[:count]
+
+
+def cut(frame: NDArray[Scalar], positions: Positions, size: int) -> NDArray[Scalar]:
+    """Patches at the positions: shape (n, size, size), dtype of the frame."""
+    return np.stack([frame[y : y + size, x : x + size] for y, x in positions])
+
+
+def sharpest(patches8: UInt8, count: int) -> Positions:
+    """Indices of the ``count`` patches with the largest variance of the Laplacian, best first.
+
+    Parameters
+    ----------
+    patches8 : ndarray of shape (n, height, width), uint8
+        Normalised patches, 0..255.
+    count : int
+        Indices wanted; all are returned where there are fewer.
+
+    Notes
+    -----
+    Variance of the Laplacian: J. L. Pech-Pacheco et al., Proc. ICPR 15 (2000) vol. 3, 314-317.
+    """
+    variances = np.array([_laplacian_variance(patch) for patch in patches8])
+    return np.argsort(-variances, kind="stable")[:count]
+
+
+def to_8bit(normalised: NDArray[np.float32]) -> UInt8:
+    """Float [0, 1] to 0..255, rounded down."""
+    return (normalised * np.float32(255)).astype(np.uint8)
+
+
+def _laplacian_variance(patch8: UInt8) -> float:
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(patch8, cv2.CV_16S))
+    return float(deviation[0, 0]) ** 2
+
+
+def _proposals(shape: tuple[int, ...], size: int, seed: int) -> Positions:
+    free = np.array(shape) - size + 1
+    return (np.random.default_rng(seed).random((_PROPOSALS, 2)) * free).astype(np.intp)
+
+
+def _grid(shape: tuple[int, ...], size: int) -> Positions:
+    rows, columns = (_steps(side - size, size // 4) for side in shape)
+    return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def _steps(last: int, largest_step: int) -> NDArray[np.intp]:
+    return np.linspace(0, last, math.ceil(last / largest_step) + 1).astype(np.intp)
+
+
+def _cover(area: NDArray[np.int32], positions: Positions, size: int) -> NDArray[np.float64]:
+    """Share of specimen in each patch, from the integral image of the mask."""
+    y, x = positions.T
+    inside = area[y + size, x + size] - area[y, x + size] - area[y + size, x] + area[y, x]
+    return inside / size**2
+
+
+def _distinct(positions: Positions) -> Positions:
+    y, x = positions.T.astype(np.int64)
+    _, first = np.unique((y << 32) | x, return_index=True)
+    return positions[np.sort(first)]
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is not a whole number of pixels")
+    return value
