@@ -6,6 +6,7 @@ the readings. Every way out is one verdict of `Verdict`, tried in that order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
@@ -90,10 +91,9 @@ def coarse_to_fine(settings: SearchSettings) -> Search:
 
 
 def _narrowings(settings: SearchSettings) -> int:
-    step, count = coarse_step_um(settings), 0
-    while count == 0 or step > fine_step_um(settings) * 1.001:
-        step, count = max(step / NARROWING, fine_step_um(settings)), count + 1
-    return count
+    """Groups of four from the coarse step down to about the fine step, at least one."""
+    ratio = coarse_step_um(settings) / fine_step_um(settings)
+    return max(1, round(math.log(max(ratio, 1.0), NARROWING)))
 
 
 @dataclass

@@ -1,0 +1,270 @@
+"""Frames whose distance to the in-focus plane is known, to fit and to judge heads.
+
+Simulated stacks, real sharp images defocused by a physical PSF, and real `train` z-stacks. Every
+frame carries its group (one specimen), because frames of one specimen must never be on both sides
+of a split.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from scipy import fft
+
+from autofocus.training.corpus import train_images
+from autofocus.training.defocus import random_objectives
+from devices.simulated.optics import (
+    Objective,
+    depth_of_field_um,
+    fluorescence_otf,
+    fluorescence_otfs,
+)
+from devices.simulated.render import Renderer, camera_counts
+from devices.simulated.specimens import KINDS, make_specimen
+
+Floats = NDArray[np.float32]
+
+# A field with nothing in it is as far from focus as anything can be.
+EMPTY_DEFOCUS_DOF = 20.0
+_MOST_DEFOCUS_DOF = 20.0
+_SIDES_PX = (320, 384, 512)
+_SPARE_KINDS = ("empty",)
+
+# Depths of field of the real `train` stacks in um, from the optics their sources state (0.55 um
+# light where none is stated); stacks whose step is unknown in um are left out.
+_REAL_DOF_UM = {"bnl": 3.4, "imagexpress": 2.8}
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """A camera frame and its truth.
+
+    Attributes
+    ----------
+    image : ndarray of shape (height, width), uint16 or uint8
+        Counts.
+    defocus_dof : float
+        |z - z_in_focus| in depths of field.
+    """
+
+    image: NDArray[np.generic]
+    defocus_dof: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """One specimen, rendered or read when asked for.
+
+    Attributes
+    ----------
+    name : str
+        Unique.
+    source : str
+        ``simulated``, ``stills`` or ``stacks``: what it counts as in a report.
+    frames : callable
+        Makes the frames, always the same ones.
+    """
+
+    name: str
+    source: str
+    frames: Callable[[], list[LabelledFrame]]
+
+
+@dataclass(frozen=True)
+class _Exposure:
+    """Light and camera of one group."""
+
+    photons: float
+    background: float
+    read_noise_e: float
+    offset: float
+    bit_depth: int
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> _Exposure:
+        photons = _log_uniform(rng, 20, 4000)
+        return cls(
+            photons=photons,
+            background=photons * float(rng.uniform(0, 0.5)) ** 2 + float(rng.uniform(0, 10)),
+            read_noise_e=float(rng.uniform(0.8, 4)),
+            offset=float(rng.choice([0, 20, 100, 200])),
+            bit_depth=16,
+        )
+
+    def record(self, relative: Floats, rng: np.random.Generator) -> NDArray[np.uint16]:
+        flicker = math.exp(float(rng.normal(0, 0.05)))
+        expected = (self.photons * relative + self.background) * np.float32(flicker)
+        return camera_counts(
+            expected.astype(np.float32),
+            rng=rng,
+            read_noise_e=self.read_noise_e,
+            offset=self.offset,
+            bit_depth=self.bit_depth,
+        )
+
+
+def simulated_groups(count: int, *, seed: int, frames: int = 10) -> list[Group]:
+    """Specimens of every kind through random optics and exposures, ``frames`` planes of each."""
+    return [_simulated_group(i, seed=seed, frames=frames) for i in range(count)]
+
+
+def still_groups(data: Path, *, seed: int, per_image: int = 2, frames: int = 8) -> list[Group]:
+    """Real sharp `train` images, defocused by the PSF of a random objective."""
+    groups = []
+    for number, (source, image) in enumerate(train_images(data)):
+        if min(image.shape) < 128:
+            continue
+        for k in range(per_image):
+            groups.append(_still_group(f"{source}-{number}-{k}", image, [seed, number, k], frames))
+    return groups
+
+
+def stack_groups(data: Path) -> list[Group]:
+    """Real `train` z-stacks whose steps and optics are known in um."""
+    manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
+    groups = []
+    for entry in manifest["stacks"]:
+        dof_um = _REAL_DOF_UM.get(entry["name"].split("_")[0])
+        if entry["use"] == "train" and dof_um is not None:
+            groups.append(_stack_group(data / entry["file"], entry, dof_um))
+    return groups
+
+
+def draw_defocus_dof(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Signed distances: one in focus, a third within 2 DOF, the others log-uniform to 20 DOF."""
+    near = rng.uniform(0, 2, count)
+    far = np.exp(rng.uniform(math.log(1), math.log(_MOST_DEFOCUS_DOF), count))
+    distance = np.where(rng.random(count) < 1 / 3, near, far)
+    distance[0] = 0.0
+    return distance * rng.choice([-1, 1], count)
+
+
+def _simulated_group(index: int, *, seed: int, frames: int) -> Group:
+    kinds = [kind for kind in KINDS if kind not in _SPARE_KINDS]
+    # One group in sixteen has nothing in it.
+    kind = "empty" if index % 16 == 15 else kinds[index % len(kinds)]
+
+    def make() -> list[LabelledFrame]:
+        rng = np.random.default_rng([seed, 0x5EED, index])
+        objective = random_objectives(44, seed=seed + index)[int(rng.integers(44))]
+        aberrated = Objective(
+            objective.na,
+            objective.immersion_index,
+            objective.wavelength_um,
+            objective.pixel_size_um,
+            spherical_waves=float(rng.choice([0, 0, rng.normal(0, 0.2)])),
+        )
+        side = int(rng.choice(_SIDES_PX))
+        specimen = make_specimen(
+            kind, shape=(side, side), pixel_size_um=objective.pixel_size_um, rng=rng
+        )
+        renderer = Renderer(specimen, aberrated, condenser_na_ratio=float(rng.uniform(0.3, 0.9)))
+        exposure = _Exposure.draw(rng)
+        shading = _shading(side, rng)
+        dof_um = depth_of_field_um(objective)
+        made = []
+        for distance in draw_defocus_dof(frames, rng):
+            relative = renderer.relative(float(distance) * dof_um) * shading
+            truth = EMPTY_DEFOCUS_DOF if kind == "empty" else abs(float(distance))
+            made.append(LabelledFrame(exposure.record(relative, rng), truth))
+        return made
+
+    return Group(f"{kind}-{seed}-{index}", "simulated", make)
+
+
+def _still_group(name: str, image: Floats, seed: Sequence[int], frames: int) -> Group:
+    def make() -> list[LabelledFrame]:
+        rng = np.random.default_rng([*seed, 0x571])
+        objective = random_objectives(44, seed=seed[0])[int(rng.integers(44))]
+        light = _random_window(image, int(rng.choice(_SIDES_PX)), rng)
+        distances = draw_defocus_dof(frames, rng)
+        exposure = _Exposure.draw(rng)
+        blurred = defocused(light, objective, distances, spherical_waves=float(rng.normal(0, 0.1)))
+        return [
+            LabelledFrame(exposure.record(frame, rng), abs(float(distance)))
+            for frame, distance in zip(blurred, distances, strict=True)
+        ]
+
+    return Group(f"still-{name}", "stills", make)
+
+
+def _stack_group(path: Path, entry: dict[str, object], dof_um: float) -> Group:
+    z_um = entry["z_positions_um"]
+    accepted = entry["in_focus_accepted"]
+    assert isinstance(z_um, list)
+    assert isinstance(accepted, list)
+
+    def make() -> list[LabelledFrame]:
+        planes = tifffile.imread(path)
+        low, high = z_um[accepted[0]], z_um[accepted[1]]
+        return [
+            # Planes a careful person accepts are in focus, all of them.
+            LabelledFrame(plane, max(low - z, 0, z - high) / dof_um)
+            for plane, z in zip(planes, z_um, strict=True)
+        ]
+
+    return Group(f"stack-{entry['name']}", "stacks", make)
+
+
+def defocused(
+    light: Floats,
+    objective: Objective,
+    distances_dof: Sequence[float] | NDArray[np.float64],
+    *,
+    spherical_waves: float = 0.0,
+) -> Iterator[Floats]:
+    """Blur a sharp image by OTF(z) / OTF(0) for each distance; see `autofocus.training.defocus`.
+
+    Edges are mirrored first, so that light does not come in from the opposite side.
+    """
+    height, width = light.shape
+    margin = min(96, min(light.shape) - 1)
+    padded = np.pad(light, margin, mode="symmetric")
+    spectrum = fft.rfft2(padded)
+    aberrated = Objective(
+        objective.na,
+        objective.immersion_index,
+        objective.wavelength_um,
+        objective.pixel_size_um,
+        spherical_waves=spherical_waves,
+    )
+    dof_um = depth_of_field_um(objective)
+    sharp = fluorescence_otf(objective, defocus_um=0.0, shape=padded.shape)
+    passed = sharp > 1e-3
+    otfs = fluorescence_otfs(
+        aberrated, defocus_um=[float(d) * dof_um for d in distances_dof], shape=padded.shape
+    )
+    for distance, otf in zip(distances_dof, otfs, strict=True):
+        ratio = np.where(passed, np.clip(otf / np.where(passed, sharp, 1), -1, 1), 0)
+        blurred = light if distance == 0 else fft.irfft2(spectrum * ratio, s=padded.shape)
+        if distance != 0:
+            blurred = blurred[margin : margin + height, margin : margin + width]
+        yield np.maximum(blurred, 0).astype(np.float32)
+
+
+def _random_window(image: Floats, side: int, rng: np.random.Generator) -> Floats:
+    height, width = min(side, image.shape[0]), min(side, image.shape[1])
+    y = int(rng.integers(image.shape[0] - height + 1))
+    x = int(rng.integers(image.shape[1] - width + 1))
+    window = image[y : y + height, x : x + width]
+    low, high = np.percentile(window, (0.5, 99.9))
+    return np.clip((window - low) / max(high - low, 1e-6), 0, 1.5).astype(np.float32)
+
+
+def _shading(side: int, rng: np.random.Generator) -> Floats:
+    """Uneven illumination: a smooth bowl, up to 40 % darker at its rim."""
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
+    centre = rng.uniform(0.2, 0.8, 2)
+    depth = float(rng.uniform(0, 0.4)) if rng.random() < 0.5 else 0.0
+    return (1 - depth * ((y - centre[0]) ** 2 + (x - centre[1]) ** 2)).astype(np.float32)
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return math.exp(float(rng.uniform(math.log(low), math.log(high))))
