@@ -2,12 +2,14 @@
 
 DeviceError
 ├── DeviceConfigError   a .cfg, device label or role that cannot be used
+├── SettingRefused      exposure, ROI, binning or channel the hardware does not take
 ├── MoveRefused         a move that was never sent to the stage
 │   ├── LimitError      outside the soft limits, or not a number
 │   └── Halted          forbidden since somebody pressed stop
 ├── MoveFailed          sent, but the stage did not arrive
 ├── SnapFailed          the camera gave no usable frame
 ├── SpecimenMoved       objective, XY stage or turret changed during a run
+├── RestoreFailed       something could not be put back as it was before a run
 └── DeviceTimeout       a device did not answer in time
 """
 
@@ -18,6 +20,10 @@ class DeviceError(Exception):
 
 class DeviceConfigError(DeviceError):
     """A ``.cfg``, device or role that cannot be used; names the line and the device."""
+
+
+class SettingRefused(DeviceError):  # noqa: N818
+    """An exposure, ROI, binning or channel that this hardware does not take."""
 
 
 class MoveRefused(DeviceError):  # noqa: N818
@@ -42,6 +48,10 @@ class SnapFailed(DeviceError):  # noqa: N818
 
 class SpecimenMoved(DeviceError):  # noqa: N818
     """The objective, the XY position or a turret is not what it was when the run began."""
+
+
+class RestoreFailed(DeviceError):  # noqa: N818
+    """Something could not be put back as it was before a run; the message names every item."""
 
 
 class DeviceTimeout(DeviceError):  # noqa: N818

@@ -1,0 +1,189 @@
+"""What a run may change on the microscope, read before it and put back after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from devices.camera import Camera
+from devices.errors import DeviceError, SettingRefused
+from devices.micromanager import Core
+from devices.values import AcquisitionSettings, Roi
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything to put back; plain values, so that it can be written to disk.
+
+    Attributes
+    ----------
+    channel : tuple of (device, property, value)
+        Every property the presets of the channel group set; this also puts back a state that
+        is no preset.
+    shutters_open : tuple of (shutter, open)
+        Every shutter.
+    live : bool
+        A sequence was running, which blocks snaps.
+    continuous_focus : bool
+        A hardware autofocus was holding the stage, which fights every move.
+    """
+
+    z_um: float
+    exposure_ms: float
+    binning: int
+    roi: Roi
+    channel: tuple[tuple[str, str, str], ...]
+    shutter: str
+    shutters_open: tuple[tuple[str, bool], ...]
+    auto_shutter: bool
+    continuous_focus: bool
+    live: bool
+
+
+def take_snapshot(core: Core, camera: Camera, z_um: float) -> Snapshot:
+    """Read everything that `restore` puts back; changes nothing."""
+    return Snapshot(
+        z_um=z_um,
+        exposure_ms=camera.exposure_ms(),
+        binning=camera.binning(),
+        roi=camera.roi(),
+        channel=tuple(_channel_settings(core)),
+        shutter=core.getShutterDevice(),
+        shutters_open=tuple((s, bool(core.getShutterOpen(s))) for s in _shutters(core)),
+        auto_shutter=bool(core.getAutoShutter()),
+        continuous_focus=bool(core.isContinuousFocusEnabled()),
+        live=camera.live(),
+    )
+
+
+def prepare(core: Core, camera: Camera, before: Snapshot, wanted: AcquisitionSettings) -> None:
+    """Make the microscope ready for snaps with the settings wanted.
+
+    Auto-shutter stays as it is: on, every frame is lit for just its exposure; off, the light is
+    what its user left.
+
+    Raises
+    ------
+    SettingRefused
+        If the hardware does not take one of them; some may have been set by then.
+    """
+    if before.live:
+        camera.stop_live()
+    if before.continuous_focus:
+        core.enableContinuousFocus(False)
+    if wanted.channel is not None:
+        _set_channel(core, wanted.channel)
+    if wanted.binning is not None:
+        camera.set_binning(wanted.binning)
+    if wanted.roi is not None:
+        camera.set_roi(wanted.roi)
+    if wanted.exposure_ms is not None:
+        # Last: a channel preset or the binning may bring an exposure of its own.
+        camera.set_exposure_ms(wanted.exposure_ms)
+
+
+def restore(
+    core: Core,
+    camera: Camera,
+    before: Snapshot,
+    return_stage: Callable[[], None],
+    read_state: Callable[[], None],
+) -> list[str]:
+    """Put everything back, whatever fails on the way.
+
+    Parameters
+    ----------
+    return_stage : callable
+        Brings the stage back, or does nothing.
+    read_state : callable
+        Reads back what the microscope is like now, as the last step.
+
+    Returns
+    -------
+    list of str
+        What could not be put back, and why; empty when all is as it was.
+    """
+    steps: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("sequence", lambda: camera.stop_live() if camera.live() else None),
+        # The stage before the slower rest, so that the specimen is safe soonest.
+        ("z", return_stage),
+        ("channel", lambda: _restore_properties(core, before.channel)),
+        # Binning before ROI: a change of binning rescales it.
+        ("binning", lambda: camera.set_binning(before.binning)),
+        ("ROI", lambda: camera.set_roi(before.roi) if camera.roi() != before.roi else None),
+        ("exposure", lambda: _restore_exposure(camera, before.exposure_ms)),
+        ("shutter", lambda: _restore_shutters(core, before)),
+        ("continuous focus", lambda: _restore_continuous_focus(core, before.continuous_focus)),
+        ("live mode", lambda: camera.start_live() if before.live else None),
+        ("state", read_state),
+    )
+    return [f"{name}: {failure}" for name, step in steps if (failure := _failure_of(step))]
+
+
+def channel_devices(core: Core) -> set[str]:
+    """Labels of the devices that the presets of the channel group set."""
+    return {device for device, _, _ in _channel_settings(core)}
+
+
+def _failure_of(step: Callable[[], object]) -> DeviceError | None:
+    try:
+        step()
+    except DeviceError as error:
+        return error
+    return None
+
+
+def _set_channel(core: Core, channel: str) -> None:
+    group = core.getChannelGroup()
+    presets = tuple(core.getAvailableConfigs(group)) if group else ()
+    if channel not in presets:
+        raise SettingRefused(
+            f"channel {channel!r} is no preset of the channel group {group!r}: "
+            f"{', '.join(presets) or 'it has none'}"
+        )
+    core.setConfig(group, channel)
+    core.waitForConfig(group, channel)
+
+
+def _channel_settings(core: Core) -> Iterator[tuple[str, str, str]]:
+    group = core.getChannelGroup()
+    if not group:
+        return
+    for device, name, value in core.getConfigGroupState(group):
+        yield device, name, str(value)
+
+
+def _restore_properties(core: Core, settings: tuple[tuple[str, str, str], ...]) -> None:
+    changed = [item for item in settings if str(core.getProperty(*item[:2])) != item[2]]
+    for device, name, value in changed:
+        core.setProperty(device, name, value)
+    for device in {device for device, _, _ in changed if device != "Core"}:
+        core.waitForDevice(device)
+
+
+def _restore_exposure(camera: Camera, exposure_ms: float) -> None:
+    if camera.exposure_ms() != exposure_ms:
+        camera.set_exposure_ms(exposure_ms)
+
+
+def _shutters(core: Core) -> tuple[str, ...]:
+    from pymmcore_plus import DeviceType
+
+    return tuple(core.getLoadedDevicesOfType(DeviceType.ShutterDevice))
+
+
+def _restore_shutters(core: Core, before: Snapshot) -> None:
+    if core.getShutterDevice() != before.shutter:
+        core.setShutterDevice(before.shutter)
+    for shutter, was_open in before.shutters_open:
+        # While live ran with auto-shutter its light was on, and starting live turns it on again.
+        wanted = was_open and not (before.live and before.auto_shutter)
+        if bool(core.getShutterOpen(shutter)) != wanted:
+            core.setShutterOpen(shutter, wanted)
+    if bool(core.getAutoShutter()) != before.auto_shutter:
+        core.setAutoShutter(before.auto_shutter)
+
+
+def _restore_continuous_focus(core: Core, enabled: bool) -> None:
+    if enabled and not core.isContinuousFocusEnabled():
+        core.enableContinuousFocus(True)
