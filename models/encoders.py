@@ -9,12 +9,16 @@ mean of the last stage alone would have to relearn it.
 from __future__ import annotations
 
 import copy
+import hashlib
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import resnet50
 from torchvision.models.resnet import BasicBlock
+
+Layout = Literal["published", "compact"]
 
 
 def resnet50_encoder() -> nn.Module:
@@ -93,6 +97,20 @@ def for_inference(encoder: nn.Module) -> nn.Module:
     _fold_batch_norm(frozen)
     frozen.requires_grad_(False)
     return frozen.to(memory_format=torch.channels_last)
+
+
+def weights_sha256(encoder: nn.Module) -> str:
+    """SHA-256 of names, types, shapes and bytes of all weights and buffers, hexadecimal.
+
+    Of the numbers, not of a file: equal for the same network however it was stored, different
+    after any change of any value. Taken before `for_inference`.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name}|{values.dtype.str}|{values.shape}|".encode())
+        digest.update(values.data)
+    return digest.hexdigest()
 
 
 def _stage(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:

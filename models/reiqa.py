@@ -1,0 +1,261 @@
+"""Re-IQA features of one frame. Nothing of Re-IQA's conventions gets past this file.
+
+Saha, Mishra and Bovik, "Re-IQA: Unsupervised Learning for Image Quality Assessment in the Wild",
+CVPR 2023, arXiv:2304.00451: two frozen encoders, one that sees content and one that sees quality,
+each on the patch at full and at half scale. What is around them (percentile normalisation, patches
+inside the specimen, mean over the sharpest fifth) is this project's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.encoders import Layout, for_inference, weights_sha256
+from models.errors import ImageError
+from models.frame import as_grey_float
+from models.normalise import percentile_normalisation
+from models.patches import Anchor, cut, pad_to, sample_positions, sharpest, to_8bit
+from models.roi import specimen_mask
+
+Float32 = NDArray[np.float32]
+
+# Per channel. Grey: the mean over the three channels of ImageNet's values.
+_CONTENT_MEAN = {"published": (0.485, 0.456, 0.406), "compact": (0.449,)}
+_CONTENT_STD = {"published": (0.229, 0.224, 0.225), "compact": (0.226,)}
+
+
+@dataclass(frozen=True)
+class ExtractorSettings:
+    """Everything besides the weights that decides the features; kept in a head's manifest.
+
+    Attributes
+    ----------
+    layout : {"published", "compact"}
+        The published layout takes grey patches on three equal channels, ImageNet-normalised for
+        the content branch; the compact one takes one channel, normalised with 0.449 and 0.226. The
+        quality branch takes [0, 1] in both.
+    patch_size : int
+        Side of a patch, px; a multiple of 64, so that half scale is exact.
+    patches : int
+        Candidates a frame.
+    top_k : float
+        Share of the candidates, the sharpest, that the network sees, 0..1, rounded up.
+    min_roi_cover : float
+        Least share of specimen in a candidate, 0..1.
+    p_low, p_high : float
+        Percentiles of the frame that become 0 and 1.
+    seed : int
+        Of the candidates' positions.
+    pooling : {"mean"}
+        How the features of the patches become those of the frame.
+    """
+
+    layout: Layout = "compact"
+    patch_size: int = 256
+    patches: int = 32
+    top_k: float = 0.2
+    min_roi_cover: float = 0.4
+    p_low: float = 1.0
+    p_high: float = 99.8
+    seed: int = 0
+    pooling: Literal["mean"] = "mean"
+
+    def __post_init__(self) -> None:
+        _require(self.layout in _CONTENT_MEAN, f"layout = {self.layout!r} is not known")
+        _require(self.pooling == "mean", f"pooling = {self.pooling!r} is not known")
+        _require(
+            self.patch_size > 0 and self.patch_size % 64 == 0,
+            f"patch_size = {self.patch_size} px must be a positive multiple of 64",
+        )
+        _require(self.patches >= 1, f"patches = {self.patches} must be at least 1")
+        _require(0 < self.top_k <= 1, f"top_k = {self.top_k} must be in (0, 1]")
+        _require(0 <= self.min_roi_cover <= 1, f"min_roi_cover = {self.min_roi_cover}: 0..1")
+        _require(
+            0 <= self.p_low < self.p_high <= 100,
+            f"p_low = {self.p_low} must be below p_high = {self.p_high}, both within 0..100",
+        )
+
+    @property
+    def top_patches(self) -> int:
+        """Patches a frame that the network sees: 7 with the defaults."""
+        return math.ceil(self.patches * self.top_k)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values; see `from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ExtractorSettings:
+        """Rebuild what `to_dict` gave.
+
+        Raises
+        ------
+        ValueError
+            For a missing or unknown name or an impossible value; a default never fills in, since
+            features fitted with one value are worthless with another.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            raise ValueError(f"extractor settings differ in {sorted(set(values) ^ names)}")
+        return cls(**values)
+
+
+class ReIQA:
+    """Frozen features of one grey frame.
+
+    Parameters
+    ----------
+    content, quality : nn.Module
+        Encoders (n, c, h, w) -> (n, features), float32, on the CPU; c is 3 in the published layout
+        and 1 in the compact one. They are copied: eval mode, BatchNorm folded, channels last.
+    settings : ExtractorSettings
+        Everything else.
+    """
+
+    def __init__(self, content: nn.Module, quality: nn.Module, settings: ExtractorSettings) -> None:
+        self.settings = settings
+        self.content_sha256 = weights_sha256(content)
+        self.quality_sha256 = weights_sha256(quality)
+        self._content = for_inference(content)
+        self._quality = for_inference(quality)
+
+    def features(self, image: NDArray[np.generic], anchor: Anchor | None = None) -> Float32:
+        """Features of one frame.
+
+        Parameters
+        ----------
+        image : ndarray of shape (height, width), integer or float
+            Raw camera counts, not scaled. Frames smaller than a patch are continued by reflection.
+        anchor : Anchor, optional
+            Fixes patches and normalisation; by default the frame is anchored to itself.
+
+        Returns
+        -------
+        ndarray of shape (D,), float32
+            [content full, content half, quality full, quality half]: 4 x 2048 values in the
+            published layout, 4 x 240 in the compact one of width 16.
+
+        Raises
+        ------
+        ImageError
+            When the image is not a grey frame of finite numbers, or the anchor is for another size.
+        """
+        patches = self.patches(image, anchor or self.anchor(image))
+        return self.features_of_patches(patches).mean(axis=0)
+
+    def anchor(self, image: NDArray[np.generic]) -> Anchor:
+        """Patches and normalisation chosen on this frame, to be used on it and on others.
+
+        The same image always gives the same anchor.
+        """
+        settings = self.settings
+        counts = as_grey_float(image)
+        normalisation = percentile_normalisation(
+            image, p_low=settings.p_low, p_high=settings.p_high
+        )
+        frame8 = to_8bit(normalisation.apply(counts))
+        candidates = sample_positions(
+            pad_to(specimen_mask(frame8), settings.patch_size),
+            size=settings.patch_size,
+            count=settings.patches,
+            min_cover=settings.min_roi_cover,
+            seed=settings.seed,
+        )
+        patches8 = cut(pad_to(frame8, settings.patch_size), candidates, settings.patch_size)
+        top = candidates[sharpest(patches8, settings.top_patches)]
+        return Anchor(
+            shape=(counts.shape[0], counts.shape[1]),
+            positions=tuple((int(y), int(x)) for y, x in top),
+            normalisation=normalisation,
+        )
+
+    def patches(self, image: NDArray[np.generic], anchor: Anchor) -> Float32:
+        """Normalised patches that the network sees.
+
+        Returns
+        -------
+        ndarray of shape (n, patch_size, patch_size), float32
+            In [0, 1], n <= `ExtractorSettings.top_patches`.
+        """
+        settings = self.settings
+        counts = as_grey_float(image)
+        padded = pad_to(counts, settings.patch_size)
+        self._require_fit(anchor, counts.shape, padded.shape)
+        normalisation = anchor.normalisation or percentile_normalisation(
+            image, p_low=settings.p_low, p_high=settings.p_high
+        )
+        patches = normalisation.apply(cut(padded, np.array(anchor.positions), settings.patch_size))
+        if len(patches) <= settings.top_patches:
+            return patches
+        return patches[sharpest(to_8bit(patches), settings.top_patches)]
+
+    def features_of_patches(self, patches: Float32) -> Float32:
+        """Features of patches that are already normalised, one row each.
+
+        Parameters
+        ----------
+        patches : ndarray of shape (n, height, width), float32
+            In [0, 1]; even sides.
+
+        Returns
+        -------
+        ndarray of shape (n, D), float32
+            In the order of `features`.
+        """
+        halves = np.stack([_half(patch) for patch in patches])
+        with torch.inference_mode():
+            full, half = torch.from_numpy(patches)[:, None], torch.from_numpy(halves)[:, None]
+            blocks = [
+                self._content(self._content_input(full)),
+                self._content(self._content_input(half)),
+                self._quality(self._quality_input(full)),
+                self._quality(self._quality_input(half)),
+            ]
+            return torch.cat(blocks, dim=1).numpy()
+
+    def _content_input(self, x: Tensor) -> Tensor:
+        mean, std = (
+            torch.tensor(values[self.settings.layout]).view(1, -1, 1, 1)
+            for values in (_CONTENT_MEAN, _CONTENT_STD)
+        )
+        return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def _quality_input(self, x: Tensor) -> Tensor:
+        channels = len(_CONTENT_MEAN[self.settings.layout])
+        return x.expand(-1, channels, -1, -1).contiguous(memory_format=torch.channels_last)
+
+    def _require_fit(self, anchor: Anchor, shape: tuple[int, ...], padded: tuple[int, ...]) -> None:
+        if anchor.shape != shape:
+            raise ImageError(
+                f"the anchor is for frames of {anchor.shape} px (height, width), this one has "
+                f"{shape}; start a new run without an anchor"
+            )
+        last_y, last_x = (side - self.settings.patch_size for side in padded)
+        if len(anchor.positions) > self.settings.patches or any(
+            y > last_y or x > last_x for y, x in anchor.positions
+        ):
+            raise ImageError(
+                f"the anchor's patches do not fit a frame of {shape} px with at most "
+                f"{self.settings.patches} patches of {self.settings.patch_size} px; it was made "
+                "with other settings"
+            )
+
+
+def _half(patch: Float32) -> Float32:
+    """Half scale: means of 2 x 2 px."""
+    height, width = patch.shape
+    return cv2.resize(patch, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
