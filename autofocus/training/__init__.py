@@ -1,0 +1,1 @@
+"""Encoders pretrained without labels, heads fitted on them, and the report of both."""
