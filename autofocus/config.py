@@ -263,4 +263,3 @@ def _rig(file: RigFile, path: Path) -> Rig:
 
 def _absolute(section: dict[str, Any], here: Path) -> dict[str, Any]:
     return {**section, "adapter_paths": tuple(here / p for p in section["adapter_paths"])}
-

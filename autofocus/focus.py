@@ -254,7 +254,7 @@ def search_settings(
 def _envelope(
     rig: Rig, request: FocusRequest, *, start_z_um: float
 ) -> tuple[float, float, list[str]]:
-    """Positions this run may visit: the rig's limits, the request's, and the way to the specimen."""
+    """Positions this run may visit: limits of the rig, of the request, and towards the specimen."""
     limits, notes = rig.microscope, []
     low, high = limits.z_min_um, limits.z_max_um
     for name, value in (("z_min_um", request.z_min_um), ("z_max_um", request.z_max_um)):
@@ -270,7 +270,10 @@ def _envelope(
             low = start_z_um - limits.max_towards_um
             notes.append(f"at most {limits.max_towards_um} um towards the specimen: to {low:.2f}")
     # The channel offset is applied after the lock and must not leave the bounds either.
-    low, high = max(low, low - request.channel_offset_um), min(high, high - request.channel_offset_um)
+    low, high = (
+        max(low, low - request.channel_offset_um),
+        min(high, high - request.channel_offset_um),
+    )
     if low >= high:
         raise RequestError(
             f"nothing is left to search between {low:.2f} and {high:.2f} um; "
@@ -370,9 +373,7 @@ def run_focus(
         binning=request.binning,
         channel=request.channel,
     )
-    driver = _Driver(
-        microscope, scorer, request, abort or threading.Event(), on_reading, on_frame
-    )
+    driver = _Driver(microscope, scorer, request, abort or threading.Event(), on_reading, on_frame)
     microscope.resume()
     with microscope.acquisition(camera) as acquisition:
         outcome = driver.drive(strategy(settings), acquisition)

@@ -311,8 +311,7 @@ class _Run:
         back = self._background()
         return self._refuse(
             Verdict.FLAT,
-            f"{why}: best {self.best().score:.4g}, background {back.level:.4g} "
-            f"+- {back.noise:.2g}",
+            f"{why}: best {self.best().score:.4g}, background {back.level:.4g} +- {back.noise:.2g}",
         )
 
     def _refuse(self, verdict: Verdict, reason: str, z_um: float | None = None) -> SearchResult:

@@ -12,15 +12,15 @@ from autofocus.search.protocol import Pass, Reading, SearchResult, SearchSetting
 
 
 def settings_for(**changes) -> SearchSettings:
-    base = dict(
-        start_z_um=0.0,
-        z_min_um=-100.0,
-        z_max_um=100.0,
-        center_um=0.0,
-        range_um=50.0,
-        dof_um=1.0,
-        tolerance_um=0.25,
-    )
+    base = {
+        "start_z_um": 0.0,
+        "z_min_um": -100.0,
+        "z_max_um": 100.0,
+        "center_um": 0.0,
+        "range_um": 50.0,
+        "dof_um": 1.0,
+        "tolerance_um": 0.25,
+    }
     return SearchSettings(**{**base, **changes})
 
 

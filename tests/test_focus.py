@@ -1,0 +1,155 @@
+"""Live runs on Micro-Manager's own demo camera."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from autofocus.config import load_rig
+from autofocus.errors import RequestError
+from autofocus.focus import FocusRequest, plan, run_focus
+from autofocus.search.protocol import Verdict
+from devices import Microscope
+from models.classical import DEFAULT_MEASURE, ClassicalScorer
+
+
+@pytest.fixture(scope="module")
+def rig():
+    return load_rig()
+
+
+@pytest.fixture(scope="module")
+def opened(rig):
+    with Microscope.open(rig.microscope) as microscope:
+        yield microscope
+
+
+@pytest.fixture
+def microscope(opened):
+    opened.resume()
+    opened.move_to(0.0)
+    return opened
+
+
+@pytest.fixture
+def scorer():
+    return ClassicalScorer(DEFAULT_MEASURE)
+
+
+def focus(rig, microscope, scorer, **request):
+    return run_focus(rig, microscope, scorer, FocusRequest(**request), run_id="test")
+
+
+@pytest.mark.parametrize("start_um", [33.7, -61.3, -18.9, 4.4, 78.2])
+def test_the_demo_ends_up_sharp(rig, microscope, scorer, start_um):
+    microscope.move_to(start_um)
+    result = focus(rig, microscope, scorer)
+    assert result.verdict is Verdict.LOCKED, result.reason
+    assert abs(result.final_z_um) <= 0.5
+    assert microscope.z_um() == pytest.approx(result.z_um, abs=0.01)
+    assert result.exposures == len(result.curve)
+    assert result.dose_ms == pytest.approx(10.0 * result.exposures)
+    assert result.final_score > result.start_score
+
+
+def test_edge_returns_to_the_start(rig, microscope, scorer):
+    microscope.move_to(60.0)
+    result = focus(rig, microscope, scorer, range_um=20.0, max_extensions=0)
+    assert result.verdict in (Verdict.EDGE, Verdict.FLAT)
+    assert not result.locked
+    assert microscope.z_um() == pytest.approx(60.0, abs=0.01)
+
+
+def test_on_failure_stay_leaves_the_stage(rig, microscope, scorer):
+    microscope.move_to(60.0)
+    result = focus(rig, microscope, scorer, range_um=20.0, max_extensions=0, on_failure="stay")
+    assert not result.locked
+    assert microscope.z_um() != pytest.approx(60.0, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent"),
+    [({"max_exposures": 7}, 7), ({"max_dose_ms": 55.0}, 5), ({"max_exposures": 1}, 1)],
+)
+def test_budgets_are_honoured_exactly(rig, microscope, scorer, budget, spent):
+    microscope.move_to(33.7)
+    result = focus(rig, microscope, scorer, **budget)
+    assert result.verdict is Verdict.BUDGET
+    assert result.exposures == spent
+    assert microscope.z_um() == pytest.approx(33.7, abs=0.01)
+
+
+def test_abort_returns_to_the_start(rig, microscope, scorer):
+    microscope.move_to(33.7)
+    abort = threading.Event()
+    seen = []
+
+    def watch(point):
+        seen.append(point)
+        if len(seen) == 5:
+            abort.set()
+
+    result = run_focus(
+        rig, microscope, scorer, FocusRequest(), run_id="x", abort=abort, on_reading=watch
+    )
+    assert result.verdict is Verdict.ABORTED
+    assert len(seen) == result.exposures == 5
+    assert microscope.z_um() == pytest.approx(33.7, abs=0.01)
+
+
+def test_halt_in_mid_exposure_allows_no_further_frame(rig, microscope, scorer):
+    microscope.move_to(10.0)
+    before = microscope.state.exposure_ms
+    threading.Timer(0.9, microscope.halt).start()
+    began = time.monotonic()
+    result = focus(rig, microscope, scorer, exposure_ms=600.0)
+    assert result.verdict is Verdict.ABORTED
+    assert time.monotonic() - began < 3.0
+    assert microscope.z_um() == pytest.approx(10.0, abs=0.01)
+    assert microscope.refresh().exposure_ms == before
+
+
+def test_channel_offset_is_applied_after_the_lock(rig, microscope, scorer):
+    microscope.move_to(12.0)
+    result = focus(rig, microscope, scorer, range_um=60.0, channel_offset_um=1.5)
+    assert result.locked
+    assert result.final_z_um == pytest.approx(result.z_um + 1.5, abs=0.01)
+
+
+def test_plan_moves_nothing_and_bounds_the_run(rig, microscope, scorer):
+    microscope.move_to(33.7)
+    promised = plan(rig, FocusRequest(), state=microscope.refresh())
+    assert microscope.z_um() == pytest.approx(33.7, abs=0.01)
+    result = focus(rig, microscope, scorer)
+    assert result.exposures <= promised.worst_case_exposures
+    assert all(promised.z_lowest_um <= p.z_um <= promised.z_highest_um for p in result.curve)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"z_max_um": 251.0},
+        {"z_min_um": -999.0},
+        {"range_um": 10.0, "range_dof": 3.0},
+        {"strategy": "hope"},
+        {"center_um": 400.0},
+        {"z_min_um": 5.0, "z_max_um": 5.0},
+    ],
+)
+def test_requests_the_rig_must_refuse(rig, microscope, request_):
+    with pytest.raises(RequestError):
+        plan(rig, FocusRequest(**request_), state=microscope.state)
+
+
+def test_a_derived_range_is_cut_at_the_limits_and_said_so(rig, microscope):
+    state = replace(microscope.state, z_um=200.0)
+    promised = plan(rig, FocusRequest(), state=state)
+    assert promised.z_highest_um <= 250.0
+    assert any("cut to the permitted" in note for note in promised.notes)
+
+
+def test_never_further_towards_the_specimen_than_the_rig_allows(rig, microscope):
+    state = replace(microscope.state, z_um=-150.0)
+    promised = plan(rig, FocusRequest(range_um=450.0), state=state)
+    assert promised.z_highest_um == pytest.approx(-150.0 + rig.microscope.max_towards_um)
