@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 # Radii and frequencies below are normalised: r in units of wavelength / NA, s in NA / wavelength.
 _RADIAL_STEP = 1 / 10  # finer than 1 / 8, which the cutoff s = 2 of both factors needs
 _TAIL_RADIUS = 12.0  # beyond the geometric blur; what is cut off there is below 1e-3 of the OTF
+_TABLE_SIZE = 2**15  # radial functions are looked up in steps of s that no image resolves
+_TABLE_STEP = 2.001 / _TABLE_SIZE
 _CYCLES_TO_NODES = 3.6  # Gauss-Legendre needs a little more than pi nodes for each oscillation
 
 
@@ -71,6 +73,47 @@ def depth_of_field_um(objective: Objective) -> float:
     return objective.wavelength_um * n / na**2 + n * objective.pixel_size_um / na
 
 
+class TransferFunctions:
+    """Transfer functions of one objective on one image size; keeps what does not depend on defocus.
+
+    Parameters
+    ----------
+    objective : Objective
+    shape : (int, int)
+        Height and width of the images, pixels. An image is a torus: what defocus moves over one
+        edge comes back at the other.
+    """
+
+    def __init__(self, objective: Objective, shape: tuple[int, int]) -> None:
+        self._objective = objective
+        pixel_um = objective.pixel_size_um
+        fy = np.fft.fftfreq(shape[0], pixel_um)[:, None]
+        fx = np.fft.rfftfreq(shape[1], pixel_um)[None, :]
+        s = np.hypot(fy, fx) * (objective.wavelength_um / objective.na)
+        self._index = np.minimum(np.rint(s / _TABLE_STEP), _TABLE_SIZE - 1).astype(np.intp)
+        self._pixel = (np.sinc(fy * pixel_um) * np.sinc(fx * pixel_um)).astype(np.float32)
+
+    def fluorescence(self, defocus_um: Sequence[float]) -> tuple[NDArray[np.float32], ...]:
+        """Incoherent transfer functions, one for each defocus; see `fluorescence_otf`."""
+        s, otfs = _radial_otf(self._objective, np.asarray(defocus_um, dtype=float))
+        return tuple(self._on_grid(s, otf) for otf in otfs)
+
+    def transmitted(
+        self, defocus_um: float, *, condenser_na_ratio: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Absorption and phase transfer functions; see `transmitted_otf`."""
+        if not 0.05 <= condenser_na_ratio <= 1:
+            raise ValueError(f"condenser_na_ratio = {condenser_na_ratio} must be within 0.05..1")
+        s, c = _radial_cross_coefficient(self._objective, defocus_um, condenser_na_ratio)
+        return self._on_grid(s, c.real), self._on_grid(s, -2 * c.imag)
+
+    def _on_grid(self, s: Floats, radial: Floats) -> NDArray[np.float32]:
+        table = np.zeros(_TABLE_SIZE, np.float32)
+        inside = int(s[-1] / _TABLE_STEP)
+        table[:inside] = CubicSpline(s, radial)(_TABLE_STEP * np.arange(inside))
+        return table[self._index] * self._pixel
+
+
 def fluorescence_otf(
     objective: Objective, *, defocus_um: float, shape: tuple[int, int]
 ) -> NDArray[np.float32]:
@@ -90,17 +133,7 @@ def fluorescence_otf(
         ``rfft2`` layout, 1 at zero frequency (light is only moved, never lost). Includes the
         camera's integration over a square pixel.
     """
-    return fluorescence_otfs(objective, defocus_um=(defocus_um,), shape=shape)[0]
-
-
-def fluorescence_otfs(
-    objective: Objective, *, defocus_um: Sequence[float], shape: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Several of `fluorescence_otf` at once, shape (n, height, width // 2 + 1); cheaper than n."""
-    defocus = np.asarray(defocus_um, dtype=float)
-    s, otf = _radial_otf(objective, defocus)
-    lookup = _RadialLookup(objective, shape)
-    return np.stack([lookup(s, row) for row in otf])
+    return TransferFunctions(objective, shape).fluorescence([defocus_um])[0]
 
 
 def transmitted_otf(
@@ -129,29 +162,8 @@ def transmitted_otf(
         ``rfft2`` layout. ``absorption`` is Re C, 1 at zero frequency; ``phase`` is -2 Im C, zero
         in focus without aberration: a pure phase specimen is least visible there.
     """
-    if not 0.05 <= condenser_na_ratio <= 1:
-        raise ValueError(f"condenser_na_ratio = {condenser_na_ratio} must be within 0.05..1")
-    s, coefficient = _radial_cross_coefficient(objective, defocus_um, condenser_na_ratio)
-    lookup = _RadialLookup(objective, shape)
-    return lookup(s, coefficient.real), lookup(s, -2 * coefficient.imag)
-
-
-class _RadialLookup:
-    """Puts a radial function of frequency on the camera's ``rfft2`` grid."""
-
-    def __init__(self, objective: Objective, shape: tuple[int, int]) -> None:
-        pixel_um = objective.pixel_size_um
-        height, width = shape
-        fy = np.fft.fftfreq(height, pixel_um)[:, None]
-        fx = np.fft.rfftfreq(width, pixel_um)[None, :]
-        self._s = np.hypot(fy, fx) * (objective.wavelength_um / objective.na)
-        self._pixel = np.sinc(fy * pixel_um) * np.sinc(fx * pixel_um)
-
-    def __call__(self, s: Floats, values: Floats) -> NDArray[np.float32]:
-        on_grid = np.zeros_like(self._s)
-        inside = self._s <= s[-1]
-        on_grid[inside] = CubicSpline(s, values)(self._s[inside])
-        return (on_grid * self._pixel).astype(np.float32)
+    functions = TransferFunctions(objective, shape)
+    return functions.transmitted(defocus_um, condenser_na_ratio=condenser_na_ratio)
 
 
 def _pupil_phase(objective: Objective, rho: Floats, defocus_um: Floats | float) -> Floats:

@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from devices.simulated.optics import Objective, fluorescence_otf, transmitted_otf
+from devices.simulated.optics import Objective, TransferFunctions
+from devices.simulated.shot_noise import noisy_electrons
 from devices.simulated.specimens import Specimen
 
 Image = NDArray[np.float32]
 
-DEFAULT_CONDENSER_NA_RATIO = 0.7
+DEFAULT_CONDENSER_NA_RATIO = 0.5
+_REMEMBERED = 64  # transfer functions; a run comes back to the same positions
 
 
 class Renderer:
@@ -34,9 +36,10 @@ class Renderer:
         *,
         condenser_na_ratio: float = DEFAULT_CONDENSER_NA_RATIO,
     ) -> None:
-        self._specimen, self._objective = specimen, objective
+        self._specimen = specimen
         self._condenser_na_ratio = condenser_na_ratio
         self._spectra = [(offset, self._layer_spectra(layer)) for offset, layer in specimen.layers]
+        self._functions = TransferFunctions(objective, specimen.shape)
         self._otfs: dict[float, tuple[Image, ...]] = {}
         self._level = self._brightness_in_focus()
 
@@ -61,33 +64,29 @@ class Renderer:
         return fft.rfft2(absorbed), fft.rfft2(self._specimen.phase_rad * layer)
 
     def _sum_of_layers(self, defocus_um: float) -> NDArray[np.complex64]:
+        # Rounded to 10 nm, a fiftieth of the depth of field of an oil objective.
+        defoci_um = [round(defocus_um - offset_um, 2) for offset_um, _ in self._spectra]
+        self._prepare(defoci_um)
         terms = (
             spectrum * otf
-            for offset_um, spectra in self._spectra
-            for spectrum, otf in zip(spectra, self._transfer(defocus_um - offset_um), strict=True)
+            for (_, spectra), key in zip(self._spectra, defoci_um, strict=True)
+            for spectrum, otf in zip(spectra, self._otfs[key], strict=True)
         )
         return sum(terms, start=np.zeros((), np.complex64))
 
-    def _transfer(self, defocus_um: float) -> tuple[Image, ...]:
-        """Transfer functions, remembered for a while: a run comes back to the same positions."""
-        # 10 nm is a hundredth of the depth of field of an oil objective.
-        key = round(defocus_um, 2)
-        if key not in self._otfs:
-            if len(self._otfs) >= 64:
-                self._otfs.pop(next(iter(self._otfs)))
-            self._otfs[key] = self._compute_transfer(key)
-        return self._otfs[key]
+    def _prepare(self, defoci_um: list[float]) -> None:
+        missing = sorted({z for z in defoci_um if z not in self._otfs})
+        if len(self._otfs) + len(missing) > _REMEMBERED:
+            self._otfs.clear()
+            missing = sorted(set(defoci_um))
+        if missing:
+            self._otfs.update(zip(missing, self._compute(missing), strict=True))
 
-    def _compute_transfer(self, defocus_um: float) -> tuple[Image, ...]:
-        shape = self._specimen.shape
+    def _compute(self, defoci_um: list[float]) -> list[tuple[Image, ...]]:
         if self._specimen.modality == "fluorescence":
-            return (fluorescence_otf(self._objective, defocus_um=defocus_um, shape=shape),)
-        return transmitted_otf(
-            self._objective,
-            defocus_um=defocus_um,
-            shape=shape,
-            condenser_na_ratio=self._condenser_na_ratio,
-        )
+            return [(otf,) for otf in self._functions.fluorescence(defoci_um)]
+        ratio = self._condenser_na_ratio
+        return [self._functions.transmitted(z, condenser_na_ratio=ratio) for z in defoci_um]
 
     def _brightness_in_focus(self) -> float:
         """Mean brightness where a photon comes from, sum(I^2) / sum(I), of the image in focus.
@@ -143,7 +142,6 @@ def camera_counts(
     gain: float = 1.0,
     offset: float = 100.0,
     bit_depth: int = 16,
-    full_well_e: float | None = None,
     hot_pixels: Sequence[tuple[int, int, float]] = (),
 ) -> NDArray[np.uint16]:
     """Digitise: Poisson, read noise, gain, offset, rounding, saturation.
@@ -161,30 +159,15 @@ def camera_counts(
         Counts without any light.
     bit_depth : int
         1..16; counts saturate at ``2**bit_depth - 1``.
-    full_well_e : float, optional
-        Electrons at which a pixel is full; None for no limit but the bit depth.
     hot_pixels : sequence of (row, column, electrons)
         Dark electrons, with their own Poisson noise, on top of the light.
     """
-    expected = np.maximum(expected, 0)
+    expected = np.maximum(expected, 0, dtype=np.float32)
     for row, column, electrons in hot_pixels:
         expected[row, column] += electrons
-    electrons_seen = _poisson(expected, rng)
-    if full_well_e is not None:
-        np.minimum(electrons_seen, full_well_e, out=electrons_seen)
-    if read_noise_e > 0:
-        noise = rng.standard_normal(expected.shape, dtype=np.float32)
-        electrons_seen += np.float32(read_noise_e) * noise
-    counts = np.rint(np.float32(gain) * electrons_seen + np.float32(offset))
+    seen = noisy_electrons(expected, rng=rng, read_noise_e=read_noise_e)
+    counts = np.rint(np.float32(gain) * seen + np.float32(offset))
     return np.clip(counts, 0, 2**bit_depth - 1).astype(np.uint16)
-
-
-def _poisson(expected: Image, rng: np.random.Generator) -> Image:
-    """Poisson draws; above 1000 photons the normal limit, which is exact to 1 % there and fast."""
-    if expected.size and float(expected.min()) > 1000:
-        noise = rng.standard_normal(expected.shape, dtype=np.float32)
-        return np.maximum(expected + np.sqrt(expected) * noise, 0)
-    return rng.poisson(expected).astype(np.float32)
 
 
 def _shift_phase(shape: tuple[int, int], shift_px: tuple[float, float]) -> NDArray[np.complex64]:

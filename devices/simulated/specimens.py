@@ -33,7 +33,7 @@ class Specimen:
         The name it was made by.
     modality : "fluorescence" or "brightfield"
     density, phase_rad : float
-        Brightfield only: optical density (natural logarithm) and phase in rad of one unit of matter.
+        Brightfield only: optical density (natural logarithm) and phase (rad) of a unit of matter.
     """
 
     layers: tuple[tuple[float, Image], ...]
@@ -124,7 +124,7 @@ class _Canvas:
         return field / max(float(field.std()), 1e-9)
 
     def stamp(self, image: Image, patch: Image, at: NDArray[np.float64], *, add: bool) -> None:
-        """Put ``patch`` on ``image`` centred at (y, x), around the edges; add or keep the larger."""
+        """Put ``patch`` at (y, x), around the edges; add to what is there or keep the larger."""
         height, width = (min(a, b) for a, b in zip(patch.shape, self.shape, strict=True))
         patch = patch[:height, :width]
         rows = (int(at[0]) - height // 2 + np.arange(height)) % self.shape[0]
@@ -393,7 +393,7 @@ def _phase(canvas: _Canvas) -> Specimen:
         matter = matter + rng.uniform(0.1, 0.5) * thickness * spots / max(spots.max(), 1e-6)
     matter = matter.astype(np.float32)
     density = rng.uniform(0.0, 0.03)
-    return Specimen(((0.0, matter),), "phase", "brightfield", density, canvas.between(0.2, 1.2))
+    return Specimen(((0.0, matter),), "phase", "brightfield", density, canvas.between(0.3, 2.0))
 
 
 def _debris(canvas: _Canvas) -> Specimen:
