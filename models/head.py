@@ -268,7 +268,12 @@ def save_head(folder: Path, head: Head) -> Head:
     pipeline, arrays = io.BytesIO(), io.BytesIO()
     joblib.dump(head.pipeline, pipeline)
     np.savez(
-        arrays, **{name: np.asarray(value) for name, value in asdict(head.distribution).items()}
+        arrays,
+        center=head.distribution.center,
+        components=head.distribution.components,
+        variances=head.distribution.variances,
+        rest_variance=head.distribution.rest_variance,
+        threshold=head.distribution.threshold,
     )
     manifest = replace(
         head.manifest,
@@ -296,10 +301,7 @@ def load_head(folder: Path, *, extractor: ReIQA) -> Head:
     _require_match(manifest, extractor)
     pipeline = _read_verified(folder / "head.joblib", manifest.head_sha256)
     arrays = _read_verified(folder / "distribution.npz", manifest.distribution_sha256)
-    with warnings.catch_warnings():
-        # Another release of scikit-learn wrote it; only its arrays are used.
-        warnings.simplefilter("ignore", InconsistentVersionWarning)
-        head = Head(joblib.load(io.BytesIO(pipeline)), _distribution(arrays), manifest)
+    head = Head(_pipeline(pipeline, manifest), _distribution(arrays), manifest)
     head._linear  # noqa: B018 - a malformed pipeline is found now, not at the first frame
     return head
 
@@ -370,6 +372,19 @@ def _read_verified(path: Path, expected_sha256: str) -> bytes:
             "after it was written and is not opened"
         )
     return content
+
+
+def _pipeline(content: bytes, manifest: HeadManifest) -> Pipeline:
+    with warnings.catch_warnings():
+        # Another release of scikit-learn may have written it; only its arrays are used.
+        warnings.simplefilter("ignore", InconsistentVersionWarning)
+        try:
+            return joblib.load(io.BytesIO(content))
+        except (ImportError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise HeadError(
+                f"head {manifest.title} was written by a scikit-learn that this one cannot read "
+                f"({error!r}); fit it again"
+            ) from error
 
 
 def _distribution(content: bytes) -> Distribution:

@@ -1,0 +1,201 @@
+"""Which scorers are installed, where their weights are, and how to build one by name.
+
+A folder of models holds ``compact/`` and ``published/``, each with the encoders
+(`models.checkpoints`), a default head in ``head/`` and further ones in ``heads/<name>/``
+(`models.head`). Several folders are searched, later ones first, so that a user's own encoders and
+heads stand before those that came with the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from models.checkpoints import (
+    BRANCHES,
+    EncoderManifest,
+    import_published,
+    load_encoders,
+    read_encoder_manifest,
+)
+from models.classical import DEFAULT_MEASURE, MEASURES, ClassicalScorer
+from models.encoders import Layout
+from models.errors import HeadError, UnknownScorer
+from models.head import Head, load_head, read_head_manifest
+from models.reiqa import ExtractorSettings, ReIQA
+from models.reiqa_scorer import ReIQAScorer
+from models.scorer import Scorer
+
+DEFAULT_HEAD = "default"
+
+_LAYOUTS: dict[str, Layout] = {"reiqa-compact": "compact", "reiqa-published": "published"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One scorer that can be loaded.
+
+    Attributes
+    ----------
+    name : str
+        For `Registry.load_scorer`.
+    folder : Path or None
+        Where its encoders are; None for classical measures.
+    heads : tuple of str
+        Heads found for it, fitting or not; empty for classical measures.
+    """
+
+    name: str
+    folder: Path | None
+    heads: tuple[str, ...]
+
+
+def builtin_folder() -> Path:
+    """Folder of the models that came with the program."""
+    return Path(__file__).parent / "weights"
+
+
+class Registry:
+    """The scorers in some folders, and the classical measures.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Later ones win; the last one receives imported encoders. They need not exist.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = tuple(folders)
+
+    def list(self) -> tuple[Entry, ...]:
+        """Everything that can be named, learned scorers first."""
+        learned = (
+            Entry(name, folder, tuple(self._heads(layout)))
+            for name, layout in _LAYOUTS.items()
+            if (folder := self._encoders(layout)) is not None
+        )
+        return (*learned, *(Entry(name, None, ()) for name in MEASURES))
+
+    def show(self, name: str) -> dict[str, Any]:
+        """Manifests of a scorer's encoders and heads, JSON-able.
+
+        Raises
+        ------
+        UnknownScorer, CheckpointError, HeadError
+        """
+        if name in MEASURES:
+            return {"name": name, "kind": "classical measure"}
+        layout, folder = self._require(name)
+        heads = self._heads(layout)
+        return {
+            "name": name,
+            "kind": "Re-IQA features and a head",
+            "folder": str(folder),
+            "encoders": asdict(read_encoder_manifest(folder)),
+            "heads": {head: asdict(read_head_manifest(at)) for head, at in heads.items()},
+        }
+
+    def verify(self, name: str) -> dict[str, str]:
+        """Read every file of a scorer and compare it with its manifest.
+
+        Returns
+        -------
+        dict
+            SHA-256 by part: ``content``, ``quality`` and ``head <name>``; nothing for a classical
+            measure, which has no files.
+
+        Raises
+        ------
+        UnknownScorer
+            When there is no such scorer.
+        CheckpointError, HeadError
+            Of the first file that is not what its manifest says.
+        """
+        if name in MEASURES:
+            return {}
+        layout, folder = self._require(name)
+        manifest = load_encoders(folder).manifest
+        found = dict(zip(BRANCHES, (manifest.content_sha256, manifest.quality_sha256), strict=True))
+        for head in self._heads(layout):
+            scorer = self._load_learned(name, head)
+            found[f"head {head}"] = scorer.fitted.manifest.head_sha256
+        return found
+
+    def import_(self, content_path: Path, quality_path: Path) -> EncoderManifest:
+        """Import the two published checkpoint files into the last folder.
+
+        Raises
+        ------
+        CheckpointError
+            When one of them is not what it claims to be; nothing is written then.
+        """
+        return import_published(content_path, quality_path, self.folders[-1] / "published")
+
+    def load_scorer(self, name: str, head: str = DEFAULT_HEAD) -> Scorer:
+        """Build a scorer, everything about it verified.
+
+        Parameters
+        ----------
+        name : str
+            ``reiqa-compact``, ``reiqa-published`` or a key of `models.classical.MEASURES`.
+        head : str
+            Which of the heads in `list`; classical measures have none.
+
+        Raises
+        ------
+        UnknownScorer
+            Lists those that exist.
+        CheckpointError, HeadError
+            When the files are damaged or do not belong together, or there is no such head.
+        """
+        return ClassicalScorer(name) if name in MEASURES else self._load_learned(name, head)
+
+    def load_extractor(self, name: str, settings: ExtractorSettings | None = None) -> ReIQA:
+        """Features without a head, for training one; the layout's default settings if None.
+
+        Raises
+        ------
+        UnknownScorer, CheckpointError
+        """
+        layout, folder = self._require(name)
+        pair = load_encoders(folder)
+        return ReIQA(pair.content, pair.quality, settings or ExtractorSettings(layout=layout))
+
+    def _load_learned(self, name: str, head: str) -> ReIQAScorer:
+        layout, _ = self._require(name)
+        heads = self._heads(layout)
+        if head not in heads:
+            raise HeadError(
+                f"{name} has no head {head!r}, only {sorted(heads)}; fit one on labelled z-stacks"
+            )
+        settings = read_head_manifest(heads[head]).settings
+        if settings.layout != layout:
+            raise HeadError(f"{heads[head]} was fitted on the {settings.layout} layout")
+        extractor = self.load_extractor(name, settings)
+        fitted: Head = load_head(heads[head], extractor=extractor)
+        return ReIQAScorer(extractor, fitted, ClassicalScorer(DEFAULT_MEASURE))
+
+    def _require(self, name: str) -> tuple[Layout, Path]:
+        layout = _LAYOUTS.get(name)
+        folder = self._encoders(layout) if layout else None
+        if layout is None or folder is None:
+            known = ", ".join(entry.name for entry in self.list())
+            hint = "; import its two files first" if layout == "published" else ""
+            raise UnknownScorer(f"no scorer is called {name!r}{hint}; there are {known}")
+        return layout, folder
+
+    def _encoders(self, layout: Layout) -> Path | None:
+        candidates = (folder / layout for folder in reversed(self.folders))
+        return next((folder for folder in candidates if (folder / "manifest.json").is_file()), None)
+
+    def _heads(self, layout: Layout) -> dict[str, Path]:
+        """Folders of heads by name. Names are looked up here, never joined to a path."""
+        found: dict[str, Path] = {}
+        for folder in self.folders:
+            pair = folder / layout
+            found |= {path.parent.name: path.parent for path in pair.glob("heads/*/manifest.json")}
+            if (pair / "head" / "manifest.json").is_file():
+                found[DEFAULT_HEAD] = pair / "head"
+        return found
