@@ -18,7 +18,6 @@ from devices.simulated.optics import (
     Objective,
     depth_of_field_um,
     fluorescence_otf,
-    fluorescence_otfs,
 )
 
 LEVELS_DOF = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -110,8 +109,11 @@ def _relative_transfers(
 ) -> NDArray[np.float32]:
     in_focus = fluorescence_otf(ideal, defocus_um=0.0, shape=shape)
     dof_um = depth_of_field_um(ideal)
-    defocused = fluorescence_otfs(
-        aberrated, defocus_um=[dof * dof_um for dof in LEVELS_DOF], shape=shape
+    defocused = np.stack(
+        [
+            fluorescence_otf(aberrated, defocus_um=level * dof_um, shape=shape)
+            for level in LEVELS_DOF
+        ]
     )
     passed = in_focus > _SMALLEST_TRANSFER
     ratio = defocused / np.where(passed, in_focus, 1)

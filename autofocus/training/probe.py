@@ -48,8 +48,8 @@ class ProbeSet:
     specimen: NDArray[np.int64]
 
 
-def make_probe_set(*, specimens: int = 72, planes: int = 7, side: int = _SIDE) -> ProbeSet:
-    """Render ``planes`` frames of each specimen within +-10 depths of field; always the same ones."""
+def make_probe_set(*, specimens: int = 48, planes: int = 7, side: int = _SIDE) -> ProbeSet:
+    """Render ``planes`` frames of each specimen within +-10 depths of field; always the same."""
     frames, defocus, groups = [], [], []
     for group in range(specimens):
         for depth_dof, frame in _stack(np.random.default_rng([_SEED, group]), planes, side):
