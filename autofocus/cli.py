@@ -1,0 +1,198 @@
+"""The ``autofocus`` command.
+
+Exit codes: 0 done (for ``focus``: only when locked), 1 another verdict, 2 a fault or a bad
+configuration.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import wait
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from autofocus import terminal
+from autofocus.conductor import Conductor, LiveRun, LoadScorer
+from autofocus.config import Rig, load_rig
+from autofocus.errors import AutofocusError
+from autofocus.focus import plan as plan_focus
+from autofocus.options import takes_search_options
+from autofocus.runs import RunRecord, RunStore
+from autofocus.service.access import is_loopback
+from autofocus.service.answers import PlanOut, RunOut
+from autofocus.service.app import create_app
+from autofocus.service.requests import SearchBody
+from autofocus.service.server import Server
+from devices import DeviceError, Microscope, MicroscopeState
+from models.classical import DEFAULT_MEASURE, ClassicalScorer
+from models.errors import ModelError
+from models.scorer import Scorer
+
+NOT_LOCKED, FAULT = 1, 2
+_REDRAW_S = 0.1
+
+app = typer.Typer(
+    name="autofocus",
+    help="Focus a Micro-Manager microscope, and lock only what is proven.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="Rig file (TOML); without it the built-in demo microscope."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+StartZ = Annotated[
+    float | None, typer.Option("--start-z-um", help="Move the stage here first, um.")
+]
+
+
+def main() -> None:
+    """Run the command line; the entry point of ``autofocus``."""
+    # A plain kill, or a container that is stopped, puts the microscope back as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app()
+    except (AutofocusError, DeviceError, ModelError) as error:
+        print(f"autofocus: {error}", file=sys.stderr)
+        sys.exit(FAULT)
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AUTOFOCUS_TOKEN",
+            help="Bearer token that requests must carry; required for any --host but loopback.",
+        ),
+    ] = None,
+) -> None:
+    """Serve the microscope over HTTP until Ctrl-C."""
+    if not is_loopback(host) and not token:
+        raise typer.BadParameter(
+            f"{host!r} lets other machines move this microscope: "
+            "give --token (or AUTOFOCUS_TOKEN), or listen on 127.0.0.1",
+            param_hint="--host",
+        )
+    rig = load_rig(config)
+    load_scorer = scorers_of(rig)
+    scorer = load_scorer(None, None)
+    runs = RunStore(rig.runs_dir)
+    service = create_app(rig, Microscope.open(rig.microscope), load_scorer, runs, token=token)
+    conductor: Conductor = service.state.conductor
+    console = Console(stderr=True)
+    try:
+        _announce(rig, conductor.microscope.state, scorer, console)
+        _listen(Server(service, host=host, port=port, on_listening=_tell(console)))
+    finally:
+        conductor.close()
+
+
+@app.command()
+@takes_search_options
+def focus(
+    body: SearchBody, config: ConfigFile = None, start_z_um: StartZ = None, as_json: AsJson = False
+) -> None:
+    """Focus once and print the verdict; exit code 0 only when locked.
+
+    Ctrl-C ends the run and puts the microscope back.
+    """
+    rig = load_rig(config)
+    microscope = Microscope.open(rig.microscope)
+    conductor = Conductor(rig, microscope, scorers_of(rig), RunStore(rig.runs_dir))
+    console = Console(stderr=True, quiet=as_json)
+    try:
+        if start_z_um is not None:
+            conductor.move_to(start_z_um).result()
+        run = conductor.start(body.focus_request())
+        _announce(rig, microscope.state, scorers_of(rig)(body.scorer, body.head), console)
+        record = _follow(run, conductor, console)
+    finally:
+        conductor.close()
+    terminal.print_result(record, console)
+    if as_json:
+        typer.echo(RunOut.of(record).model_dump_json(indent=2, exclude={"links"}))
+    if record.result is None or not record.result.locked:
+        raise typer.Exit(NOT_LOCKED)
+
+
+@app.command()
+@takes_search_options
+def plan(
+    body: SearchBody, config: ConfigFile = None, start_z_um: StartZ = None, as_json: AsJson = False
+) -> None:
+    """Say where a run would go and how many exposures it may take; focuses nothing."""
+    rig = load_rig(config)
+    with Microscope.open(rig.microscope) as microscope:
+        if start_z_um is not None:
+            microscope.move_to(start_z_um)
+        planned = plan_focus(rig, body.focus_request(), state=microscope.state)
+    if as_json:
+        typer.echo(
+            PlanOut.of(planned, settle_ms=rig.microscope.settle_ms).model_dump_json(indent=2)
+        )
+    else:
+        terminal.print_plan(planned, Console())
+
+
+def scorers_of(rig: Rig) -> LoadScorer:
+    """Scorers by name, each made once; without a name the rig's own."""
+
+    @cache
+    def load(name: str | None, head: str | None) -> Scorer:
+        return ClassicalScorer(name or rig.scorer or DEFAULT_MEASURE)
+
+    return load
+
+
+def _follow(run: LiveRun, conductor: Conductor, console: Console) -> RunRecord:
+    """Show the run until it is over; Ctrl-C ends it early."""
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        while not run.done.done():
+            try:
+                wait([run.done], timeout=_REDRAW_S)
+                live.update(terminal.running(run.record(), console), refresh=console.is_terminal)
+            except KeyboardInterrupt:
+                conductor.stop()
+                console.print("stopping; the microscope is put back as soon as it is free")
+    return run.done.result()
+
+
+def _announce(rig: Rig, state: MicroscopeState, scorer: Scorer, console: Console) -> None:
+    limits = f"{state.z_min_um:g} to {state.z_max_um:g} um"
+    lines = (
+        f"rig      {rig.name}: camera {state.camera}, focus drive {state.focus_device}, {limits}",
+        f"scorer   {scorer.name}, head {scorer.head or 'none'}",
+        f"runs     {rig.runs_dir}",
+    )
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _tell(console: Console) -> Callable[[str], None]:
+    def tell(url: str) -> None:
+        console.print(f"open     {url}/docs   (Ctrl-C ends)", highlight=False, soft_wrap=True)
+
+    return tell
+
+
+def _listen(server: Server) -> None:
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return  # how uvicorn reports Ctrl-C once everything is closed
+    except SystemExit as exit_:
+        # Uvicorn has logged why it could not listen; its exit code means something else here.
+        raise typer.Exit(FAULT) from exit_

@@ -1,0 +1,1 @@
+"""The microscope over HTTP. See `app.create_app`."""

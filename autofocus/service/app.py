@@ -1,0 +1,105 @@
+"""The app factory: the one place of the service that names concrete parts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+
+from autofocus import __version__
+from autofocus.conductor import Conductor, LoadScorer
+from autofocus.config import Rig
+from autofocus.runs import RunStore
+from autofocus.service import problems, routes
+from autofocus.service.access import LocalPagesOnly, token_required
+from devices import Microscope
+
+_DESCRIPTION = """\
+Focuses a Micro-Manager microscope and says whether it can prove it.
+
+**First steps.** `GET /microscope` shows what is connected. `POST /autofocus/plan` says where a run
+would go without moving anything. `POST /autofocus` focuses. `POST /stop` halts everything.
+
+Lengths are in um, exposures in ms. A focus `score` is higher the sharper the image. Errors are
+`application/problem+json`; branch on their `type`.
+"""
+
+
+def create_app(
+    rig: Rig,
+    microscope: Microscope,
+    load_scorer: LoadScorer,
+    runs: RunStore,
+    *,
+    token: str | None = None,
+) -> FastAPI:
+    """Build the service around an open microscope, which it closes when it ends.
+
+    Parameters
+    ----------
+    rig : Rig
+        What the microscope is and may do.
+    microscope : Microscope
+        Open; nobody else may use it from now on.
+    load_scorer : callable of (scorer, head) -> Scorer
+        Names as in a request; None for the default.
+    runs : RunStore
+        Where runs are kept.
+    token : str, optional
+        Bearer token that every request but ``GET /health`` and the documentation must carry.
+        Without one, only this machine's own pages and programs are answered.
+    """
+    conductor = Conductor(rig, microscope, load_scorer, runs)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(conductor.close)
+
+    app = FastAPIOffline(
+        title="reiqa-autofocus",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        generate_unique_id_function=_operation_id,
+        swagger_ui_parameters={"validatorUrl": None, "displayRequestDuration": True},
+    )
+    app.state.conductor = conductor
+    guarded = [Depends(token_required(token))] if token else []
+    for router in routes.GUARDED:
+        app.include_router(router, dependencies=guarded)
+    app.include_router(routes.OPEN)
+    problems.install(app)
+    if not token:
+        app.add_middleware(LocalPagesOnly)
+    app.openapi = _with_problem_type(app.openapi)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _with_problem_type(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Correct the media type of problems, which FastAPI always describes as plain JSON."""
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        for path in document["paths"].values():
+            for operation in path.values():
+                for answer in operation["responses"].values():
+                    _name_media_type(answer.get("content", {}))
+        return document
+
+    return openapi
+
+
+def _name_media_type(content: dict[str, Any]) -> None:
+    body = content.get("application/json", {})
+    if body.get("schema", {}).get("$ref", "").endswith("/Problem"):
+        content[problems.MEDIA_TYPE] = content.pop("application/json")

@@ -1,0 +1,117 @@
+"""Every body a client sends.
+
+Strict on purpose: an unknown key, a string for a number, NaN or an infinity is refused, because
+what is misread here moves an objective. Units are in the names, and the names do not change.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from autofocus.focus import FocusRequest
+from devices import AcquisitionSettings, Roi
+
+
+class Request(BaseModel):
+    """What every request body has in common."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class RoiBody(Request):
+    """A rectangle of the frame, px after binning; `x`, `y` is its upper left corner."""
+
+    x: int = Field(ge=0)
+    y: int = Field(ge=0)
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+
+    def roi(self) -> Roi:
+        """The same rectangle for the camera."""
+        return Roi(self.x, self.y, self.width, self.height)
+
+
+class CameraBody(Request):
+    """How to take a frame; what is left out stays as the microscope has it."""
+
+    roi: RoiBody | None = None
+    """Part of the frame to expose and score."""
+    exposure_ms: float | None = Field(default=None, gt=0, le=600_000)
+    """Exposure, ms."""
+    channel: str | None = None
+    """Preset of the channel group, e.g. `DAPI`."""
+    binning: int | None = Field(default=None, ge=1, le=16)
+    """Camera binning."""
+
+    def settings(self) -> AcquisitionSettings:
+        """The same for the camera."""
+        return AcquisitionSettings(
+            exposure_ms=self.exposure_ms,
+            roi=self.roi.roi() if self.roi else None,
+            binning=self.binning,
+            channel=self.channel,
+        )
+
+
+class SearchBody(CameraBody):
+    """What to look for and how far to go; everything may be left out."""
+
+    range_um: float | None = Field(default=None, gt=0)
+    """Width of the first pass, um."""
+    range_dof: float | None = Field(default=None, gt=0)
+    """The same in depths of field; give one of the two."""
+    center_um: float | None = None
+    """Middle of the first pass, um; by default where the stage is."""
+    z_min_um: float | None = None
+    """Lowest z this run may visit, um."""
+    z_max_um: float | None = None
+    """Highest z this run may visit, um."""
+    strategy: str = "coarse_to_fine"
+    """How to search."""
+    scorer: str | None = None
+    """Who scores the frames; by default the rig's."""
+    head: str | None = None
+    """Fitted head of the scorer; by default the rig's."""
+    channel_offset_um: float = 0.0
+    """Added to the focus found, um: focus in one channel, image in another."""
+    tolerance_um: float | None = Field(default=None, gt=0)
+    """How closely the focus is wanted, um; by default a quarter of the depth of field."""
+    max_exposures: int | None = Field(default=None, ge=1)
+    """Give up beyond this many exposures."""
+    max_dose_ms: float | None = Field(default=None, gt=0)
+    """Give up beyond this sum of exposures, ms."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Give up beyond this time, s."""
+    max_extensions: int | None = Field(default=None, ge=0, le=10)
+    """How often the range may grow past an end; 0 forbids it."""
+    on_failure: Literal["return", "stay"] = "return"
+    """Where the stage is left unless locked: `return` to the start, or `stay`."""
+    save_frames: bool = False
+    """Keep every frame as TIFF in the run's folder."""
+
+    def focus_request(self) -> FocusRequest:
+        """The same request inside the service."""
+        values = {name: getattr(self, name) for name in SearchBody.model_fields}
+        return FocusRequest(**{**values, "roi": self.roi.roi() if self.roi else None})
+
+
+class AutofocusBody(SearchBody):
+    """A focus run; everything may be left out."""
+
+    wait: bool = True
+    """`true`: answer when the run is over. `false`: answer 202 and where to look."""
+
+
+class MoveBody(Request):
+    """An absolute position of the focus drive."""
+
+    z_um: float
+    """Where to go, um; outside the rig's limits is refused."""
+
+
+class SnapBody(CameraBody):
+    """One frame; everything may be left out."""

@@ -1,0 +1,115 @@
+"""The published description is true: its examples validate, and work on the demo."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+from demo_service import when_over
+from pydantic import BaseModel
+
+from autofocus.service import answers, problems, requests
+
+
+@pytest.fixture(scope="module")
+def document(shared_client: httpx.Client) -> dict:
+    return shared_client.get("/openapi.json").json()
+
+
+def test_is_openapi_3_1(document: dict) -> None:
+    assert document["openapi"].startswith("3.1")
+
+
+def test_every_operation_says_what_it_is_for(document: dict) -> None:
+    for path, operation in _operations(document):
+        assert operation["summary"], path
+        assert len(operation["description"]) > 40, path
+        assert operation["tags"], path
+
+
+def test_every_request_body_has_an_example_that_works_on_the_demo(
+    document: dict, shared_client: httpx.Client
+) -> None:
+    tried = 0
+    for path, operation in _operations(document):
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+        if body is None:
+            continue
+        assert body["examples"], path
+        for name, example in body["examples"].items():
+            shared_client.post("/stage", json={"z_um": 12.0})
+            answer = shared_client.post(path, json=example["value"])
+            assert answer.is_success, f"{path} {name}: {answer.text}"
+            tried += 1
+            if answer.status_code == 202:
+                when_over(shared_client, answer.json()["run_id"])
+    assert tried >= 8
+
+
+def test_every_answer_has_an_example_that_fits_its_schema(document: dict) -> None:
+    named = {
+        schema["$ref"].rpartition("/")[2]
+        for _, operation in _operations(document)
+        for response in operation["responses"].values()
+        for content in response.get("content", {}).values()
+        if "$ref" in (schema := content.get("schema", {}))
+    }
+    assert named >= {"RunOut", "RunList", "PlanOut", "StageOut", "MicroscopeOut", "Problem"}
+    for name in named:
+        (example,) = document["components"]["schemas"][name]["examples"]
+        model: type[BaseModel] = getattr(answers, name)
+        assert model.model_validate(example).model_dump(mode="json", by_alias=True) == {
+            **model.model_validate(example).model_dump(mode="json", by_alias=True),
+            **example,
+        }
+
+
+def test_every_field_of_a_request_says_what_it_means() -> None:
+    for body in (requests.AutofocusBody, requests.MoveBody, requests.SnapBody):
+        for name, field in body.model_fields.items():
+            assert field.description, f"{body.__name__}.{name}"
+
+
+def test_errors_are_described_as_problems_and_nothing_else(document: dict) -> None:
+    for path, operation in _operations(document):
+        for status, response in operation["responses"].items():
+            if status.startswith(("4", "5")) and path != "/health":
+                assert list(response["content"]) == [problems.MEDIA_TYPE], f"{path} {status}"
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_every_error_class_of_ours_is_in_the_table() -> None:
+    from autofocus import errors
+    from devices import errors as device_errors
+    from models import errors as model_errors
+
+    for module in (errors, device_errors, model_errors):
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Exception):
+                if value is errors.AutofocusError:
+                    continue
+                assert any(base in problems.TABLE for base in value.__mro__), value
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_documentation_pages_load_nothing_from_elsewhere(
+    shared_client: httpx.Client, page: str
+) -> None:
+    html = shared_client.get(page).text
+
+    references = re.findall(r"""(?:src|href)=["']([^"']+)""", html)
+    assert references
+    assert not [r for r in references if re.match(r"(?:https?:)?//", r)]
+    assert "googleapis" not in html
+    for reference in references:
+        assert shared_client.get(reference).status_code == 200
+    assert '"validatorUrl": null' in html or page == "/redoc"
+
+
+def _operations(document: dict) -> list[tuple[str, dict]]:
+    return [
+        (path, operation)
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+    ]
