@@ -377,7 +377,9 @@ def _absorption(canvas: _Canvas) -> Specimen:
         matter = matter + 2 * _level(
             _draw_puncta(canvas, density_per_um2=canvas.between(0.001, 0.05))
         )
-    density, phase_rad = canvas.between(0.1, 1.2), rng.uniform(0, 0.3)
+    # A mounting medium hides the refraction of a section, or its best plane would not be its middle.
+    density = canvas.between(0.1, 1.2)
+    phase_rad = density * rng.uniform(0, 0.1)
     matter = np.minimum(_level(matter), 3)
     return Specimen(((0.0, matter),), "absorption", "brightfield", density, phase_rad)
 
