@@ -112,10 +112,10 @@ class QualityBatches:
         """Return normalised tiles (n, side, side) of one place in the image, and their labels."""
         window = _window(pristine.image.shape, 2 * self.crop_px, rng)
         camera = _Camera.draw(2 * self.crop_px, rng)
-        light = pristine.image[window]
+        light = _light(pristine.image, window)
         rows = [(PRISTINE, camera.record(light, rng))]
         for label, blurred in self._defocused(pristine, rng):
-            rows.append((label, camera.record(blurred[window], rng)))
+            rows.append((label, camera.record(_light(blurred, window), rng)))
         kinds = list(DISTORTIONS.values())
         for index in rng.permutation(len(kinds))[: self.distorted]:
             level = int(rng.integers(LEVELS))
@@ -126,14 +126,14 @@ class QualityBatches:
 
     def _defocused(
         self, pristine: Pristine, rng: np.random.Generator
-    ) -> Iterator[tuple[int, Floats]]:
+    ) -> Iterator[tuple[int, NDArray[np.floating]]]:
         """Yield (label, light) of distinct levels, rendered or by the transfer functions."""
         levels = [int(level) for level in rng.permutation(LEVELS)[: self.defocused]]
         if pristine.defocused is not None:
             for level in levels:
                 yield _label(int(pristine.aberrated), level), pristine.defocused[level]
             return
-        spectrum = fft.rfft2(pristine.image)
+        spectrum = fft.rfft2(pristine.image.astype(np.float32))
         objective = int(rng.integers(len(self.defocus.objectives)))
         waves = float(rng.choice(_SPHERICAL_WAVES))
         for level in levels:
@@ -181,28 +181,34 @@ class ContentBatches:
         return Batch((scale,), np.full(self.images, UNLABELLED))
 
     def _view(self, pristine: Pristine, rng: np.random.Generator) -> Floats:
-        light = pristine.image
+        light: NDArray[np.floating] = pristine.image
         if rng.random() < 0.5:
             light = self._blurred(pristine, int(rng.integers(3)), rng)
         side = int(len(light) * rng.uniform(*_CONTENT_SCALES))
         window = _window(light.shape, side, rng)
-        frame = normalise(_Camera.draw(side, rng).record(light[window], rng))
+        frame = normalise(_Camera.draw(side, rng).record(_light(light, window), rng))
         how = cv2.INTER_AREA if side > self.crop_px else cv2.INTER_LINEAR
         view = cv2.resize(frame, (self.crop_px, self.crop_px), interpolation=how)
         view = np.rot90(view, int(rng.integers(4)))
         return np.ascontiguousarray(view[:, ::-1] if rng.random() < 0.5 else view)
 
-    def _blurred(self, pristine: Pristine, level: int, rng: np.random.Generator) -> Floats:
+    def _blurred(
+        self, pristine: Pristine, level: int, rng: np.random.Generator
+    ) -> NDArray[np.floating]:
         if pristine.defocused is not None:
             return pristine.defocused[level]
         objective = int(rng.integers(len(self.defocus.objectives)))
-        return self.defocus.blur(fft.rfft2(pristine.image), level, objective=objective)
+        spectrum = fft.rfft2(pristine.image.astype(np.float32))
+        return self.defocus.blur(spectrum, level, objective=objective)
 
 
 def normalise(frame: Floats) -> Floats:
     """Stretch the 1st..99.8th percentile of a frame to 0..1, as the extractor does."""
-    low, high = np.percentile(frame[::2, ::2], PERCENTILES)
-    stretched = (frame - np.float32(low)) / np.float32(max(high - low, 1e-6))
+    sample = frame[::2, ::2].ravel()
+    # The nearest rank instead of np.percentile: the same to the eye, at a third of the price.
+    ranks = [round(share / 100 * (sample.size - 1)) for share in PERCENTILES]
+    low, high = np.partition(sample, ranks)[ranks]
+    stretched = (frame - low) / np.float32(max(high - low, 1e-6))
     return np.clip(stretched, 0, 1, out=stretched)
 
 
@@ -269,6 +275,10 @@ def _distorted(
     if not kind.after_camera:
         return camera.record(kind.apply(light, level, rng), rng)
     return kind.apply(normalise(camera.record(light, rng)), level, rng)
+
+
+def _light(image: NDArray[np.floating], window: tuple[slice, slice]) -> Floats:
+    return np.ascontiguousarray(image[window], dtype=np.float32)
 
 
 def _window(shape: tuple[int, ...], side: int, rng: np.random.Generator) -> tuple[slice, slice]:

@@ -39,16 +39,16 @@ class Pristine:
 
     Attributes
     ----------
-    image : ndarray of shape (side, side), float32
-        Light in 0..1, in focus.
-    defocused : ndarray of shape (5, side, side), float32, or None
+    image : ndarray of shape (side, side), float16
+        Light in 0..1, in focus. A view: what is needed of it is converted when it is used.
+    defocused : ndarray of shape (5, side, side), float16, or None
         The same specimen at the levels of `LEVELS_DOF`; None for a real image.
     aberrated : bool
         ``defocused`` was seen through an objective with spherical aberration.
     """
 
-    image: Floats
-    defocused: Floats | None
+    image: NDArray[np.float16]
+    defocused: NDArray[np.float16] | None
     aberrated: bool
 
 
@@ -226,11 +226,9 @@ def _stretched(image: Floats) -> Floats:
     return np.clip((image - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
 
-def _turned(image: NDArray[np.float16], rng: np.random.Generator) -> Floats:
+def _turned(image: NDArray[np.float16], rng: np.random.Generator) -> NDArray[np.float16]:
     turned = np.rot90(image, int(rng.integers(4)), axes=(-2, -1))
-    if rng.random() < 0.5:
-        turned = turned[..., ::-1]
-    return np.ascontiguousarray(turned, dtype=np.float32)
+    return turned[..., ::-1] if rng.random() < 0.5 else turned
 
 
 def _make_pool(folder: Path, data: Path | None, *, count: int, side: int, seed: int) -> None:
