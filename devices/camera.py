@@ -40,6 +40,12 @@ class Camera:
         if not (math.isfinite(exposure_ms) and exposure_ms > 0):
             raise SettingRefused(f"exposure_ms = {exposure_ms} must be a number above 0")
         self._core.setExposure(self._label, exposure_ms)
+        # Cameras round to their line time, but some drop what they cannot do without a word.
+        kept_ms = self.exposure_ms()
+        if abs(kept_ms - exposure_ms) > max(1.0, 0.1 * exposure_ms):
+            raise SettingRefused(
+                f"camera {self._label!r} exposes {kept_ms:g} ms instead of {exposure_ms:g} ms"
+            )
 
     def roi(self) -> Roi:
         """Read the region of interest, px of the binned frame."""
@@ -79,7 +85,9 @@ class Camera:
             return
         allowed: tuple[str, ...] = ()
         if self._core.hasProperty(self._label, BINNING):
-            allowed = tuple(map(str, self._core.getAllowedPropertyValues(self._label, BINNING)))
+            values = self._core.getAllowedPropertyValues(self._label, BINNING)
+            # A camera with limits instead of a list of values judges for itself.
+            allowed = tuple(map(str, values)) or (str(binning),)
         for value in allowed:
             if _binning_number(value) == binning:
                 self._core.setProperty(self._label, BINNING, value)

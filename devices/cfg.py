@@ -9,6 +9,7 @@ from pathlib import Path
 from devices.errors import DeviceConfigError
 
 PYTHON_PREFIX = "#py "
+INITIALIZE = "Property,Core,Initialize,1"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class Cfg:
     def needs_python_devices(self) -> bool:
         """Whether only a core that knows Python devices can load all of it."""
         return any(line.python for line in self.lines)
+
+    def check_initializes(self) -> None:
+        """Raise `DeviceConfigError` if no line initializes the devices."""
+        if not any(",".join(line.fields) == INITIALIZE for line in self.lines):
+            raise DeviceConfigError(
+                f"{self.path}: no line initializes the devices; add `{INITIALIZE}` after those "
+                "that load them and set their pre-init properties"
+            )
 
     def where_loaded(self, label: str) -> str:
         """Say which line loads a device."""
@@ -86,7 +95,7 @@ def read_cfg(path: Path) -> Cfg:
         If there is no such file or it cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise DeviceConfigError(
             f"cannot read the Micro-Manager configuration {path}: {error.strerror}; "

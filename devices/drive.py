@@ -122,12 +122,14 @@ class FocusDrive:
     def _travel(self, z_um: float, forbidden: Callable[[], bool]) -> float:
         _refuse_if(forbidden, "moves are forbidden since a stop was requested; resume first")
         self._brake.wait_until_sent(self._settings.timeout_ms / 1000)
-        for leg_um in self._legs(self.z_um(), z_um):
-            self._seated_um = math.nan
-            self._leg(leg_um, forbidden)
-        self._rest(forbidden)
         here_um = self.z_um()
-        self._check_arrival(z_um, here_um)
+        for leg_um in self._legs(here_um, z_um):
+            self._seated_um = math.nan
+            here_um = self._leg(here_um, leg_um, forbidden)
+        if self._settings.settle_ms > 0:
+            self._rest(forbidden)
+            here_um = self.z_um()
+            self._check_arrival(z_um, here_um)
         self._seated_um = here_um
         return here_um
 
@@ -143,13 +145,12 @@ class FocusDrive:
             yield self._into_limits(z_um - self._approach * backlash_um)
         yield z_um
 
-    def _leg(self, z_um: float, forbidden: Callable[[], bool]) -> None:
-        here_um = self.z_um()
+    def _leg(self, here_um: float, z_um: float, forbidden: Callable[[], bool]) -> float:
         while True:
             hop_um = self._next_hop(here_um, z_um)
-            before_um, here_um = here_um, self._hop(hop_um, forbidden)
+            before_um, here_um = here_um, self._hop(here_um, hop_um, forbidden)
             if hop_um == z_um:
-                return
+                return here_um
             if abs(z_um - here_um) >= abs(z_um - before_um):
                 raise self._stopped(
                     MoveFailed(
@@ -164,30 +165,35 @@ class FocusDrive:
             return z_um
         return here_um + math.copysign(longest_um, z_um - here_um)
 
-    def _hop(self, z_um: float, forbidden: Callable[[], bool]) -> float:
+    def _hop(self, from_um: float, z_um: float, forbidden: Callable[[], bool]) -> float:
         _refuse_if(forbidden, f"stopped before going on to {z_um:g} um")
         try:
             self._commands += 1
             self._core.setPosition(self._label, z_um)
-            return self._arrive(z_um, forbidden)
+            return self._arrive(from_um, z_um, forbidden)
         except DeviceError as error:
             # Also when halted: the stop may have reached the stage before this hop did.
             raise self._stopped(error) from error.__cause__
 
-    def _arrive(self, z_um: float, forbidden: Callable[[], bool]) -> float:
-        now_s = time.monotonic()
-        deadline_s = now_s + self._settings.timeout_ms / 1000
-        progress_um, progress_s = math.inf, now_s
+    def _arrive(self, from_um: float, z_um: float, forbidden: Callable[[], bool]) -> float:
+        tolerance_um = self._settings.arrival_tolerance_um
+        deadline_s = time.monotonic() + self._settings.timeout_ms / 1000
+        left_um, nearer_s = math.inf, time.monotonic()
         while True:
             _refuse_if(forbidden, f"stopped on the way to {z_um:g} um")
             busy = bool(self._core.deviceBusy(self._label))
             here_um = self.z_um()
             if not busy and self._arrived(z_um, here_um):
                 return here_um
+            if abs(z_um - here_um) > abs(z_um - from_um) + tolerance_um:
+                raise MoveFailed(
+                    f"stage {self._label!r} was sent from {from_um:g} um to {z_um:g} um and runs "
+                    f"the wrong way: it is at {here_um:g} um"
+                )
             now_s = time.monotonic()
-            if abs(z_um - here_um) < progress_um - self._settings.arrival_tolerance_um / 10:
-                progress_um, progress_s = abs(z_um - here_um), now_s
-            if not busy and now_s - progress_s > STALL_S:
+            if abs(z_um - here_um) < left_um - tolerance_um / 10:
+                left_um, nearer_s = abs(z_um - here_um), now_s
+            if not busy and now_s - nearer_s > STALL_S:
                 self._check_arrival(z_um, here_um)
             if now_s > deadline_s:
                 raise DeviceTimeout(

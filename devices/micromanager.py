@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.cfg import Cfg, read_cfg
+from devices.cfg import INITIALIZE, Cfg, read_cfg
 from devices.errors import (
     DeviceConfigError,
     DeviceError,
@@ -84,6 +84,12 @@ class Core:
             if label != "Core"
         )
 
+    def labels_of(self, kind: str) -> tuple[str, ...]:
+        """List the loaded devices of a kind, such as ``CameraDevice`` or ``StageDevice``."""
+        from pymmcore_plus import DeviceType
+
+        return tuple(self.getLoadedDevicesOfType(DeviceType[kind]))
+
     @contextmanager
     def lit(self, camera: str) -> Iterator[None]:
         """Light a snap as auto-shutter would, for cameras it forgets.
@@ -124,6 +130,7 @@ def load_core(config: Path, adapter_paths: Sequence[Path] = ()) -> CMMCorePlus:
         that does not initialize.
     """
     cfg = read_cfg(config)
+    cfg.check_initializes()
     core = _new_core(cfg.needs_python_devices, adapter_paths)
     try:
         _load(core, cfg)
@@ -136,15 +143,26 @@ def load_core(config: Path, adapter_paths: Sequence[Path] = ()) -> CMMCorePlus:
 
 
 def release(core: CMMCorePlus) -> None:
-    """Unload every device and detach the callbacks.
+    """Stop every camera, unload every device and detach the callbacks.
 
     A core that still delivers callbacks when the interpreter exits aborts the process.
+
+    Raises
+    ------
+    DeviceError
+        If a device cannot be stopped or unloaded; the callbacks are detached all the same.
     """
     from pymmcore_plus._pymmcore import CMMCore
 
+    ours = Core(core)
     try:
-        _call(core.unloadAllDevices, "unloadAllDevices")
+        for camera in ours.labels_of("CameraDevice"):
+            if ours.isSequenceRunning(camera):
+                # The core unloads nothing while a sequence runs.
+                ours.stopSequenceAcquisition(camera)
+        ours.unloadAllDevices()
     finally:
+        # Not core.registerCallback, which CMMCorePlus forbids.
         CMMCore.registerCallback(core, None)
 
 
@@ -218,7 +236,7 @@ def _check_initialized(core: CMMCorePlus, cfg: Cfg) -> None:
         raise DeviceConfigError(
             f"{cfg.where_loaded(device.label)}: device {device.label!r} ({device.library}/"
             f"{device.name}) did not initialize (state {device.initialization}); check that it is "
-            "switched on and connected, and that `Property,Core,Initialize,1` follows its lines"
+            f"switched on and connected, and that its lines come before `{INITIALIZE}`"
         )
 
 

@@ -181,6 +181,8 @@ class Microscope:
         Live mode and continuous focus are stopped meanwhile. Put back are exposure, binning,
         ROI, channel, shutters, auto-shutter, continuous focus, live mode, and z unless
         `Acquisition.keep_z` was called; z also after `halt`, as the one move then allowed.
+        Continuous focus put back after `keep_z` pulls the stage to its own offset; it stays off
+        when the stage could not be brought back.
 
         Auto-shutter stays as it is: on, every frame is lit for just its exposure; off, the light
         is what the user left.
@@ -231,7 +233,11 @@ class Microscope:
         return self._brake.press()
 
     def resume(self) -> None:
-        """Allow moves again."""
+        """Allow moves again.
+
+        Call it when somebody asks for the next move, before that is queued: a stop pressed while
+        it waits for its turn must count.
+        """
         self._brake.release()
 
     def close(self) -> None:
@@ -243,8 +249,6 @@ class Microscope:
             try:
                 if self._owned is None:
                     self._give_back_role()
-                elif self._camera.live():
-                    self._camera.stop_live()
             finally:
                 self._core.drop()
                 if self._owned is not None:
@@ -327,10 +331,7 @@ class Microscope:
 
 def _device(core: Core, role: str, named: str | None, current: str) -> str:
     """Choose the device of a role and check that it is there and of the right kind."""
-    from pymmcore_plus import DeviceType
-
-    kind = {"Focus": DeviceType.StageDevice, "Camera": DeviceType.CameraDevice}[role]
-    suitable = tuple(core.getLoadedDevicesOfType(kind))
+    suitable = core.labels_of({"Focus": "StageDevice", "Camera": "CameraDevice"}[role])
     label = named or current
     if label in suitable:
         return label

@@ -49,7 +49,9 @@ def take_snapshot(core: Core, camera: Camera, z_um: float) -> Snapshot:
         roi=camera.roi(),
         channel=tuple(_channel_settings(core)),
         shutter=core.getShutterDevice(),
-        shutters_open=tuple((s, bool(core.getShutterOpen(s))) for s in _shutters(core)),
+        shutters_open=tuple(
+            (s, bool(core.getShutterOpen(s))) for s in core.labels_of("ShutterDevice")
+        ),
         auto_shutter=bool(core.getAutoShutter()),
         continuous_focus=bool(core.isContinuousFocusEnabled()),
         live=camera.live(),
@@ -103,6 +105,13 @@ def restore(
     list of str
         What could not be put back, and why; empty when all is as it was.
     """
+    failures: dict[str, DeviceError] = {}
+
+    def restore_continuous_focus() -> None:
+        if "z" in failures:
+            raise DeviceError("left off, for it would move a stage that is not back")
+        core.enableContinuousFocus(True)
+
     steps: tuple[tuple[str, Callable[[], object]], ...] = (
         ("sequence", lambda: camera.stop_live() if camera.live() else None),
         # The stage before the slower rest, so that the specimen is safe soonest.
@@ -113,11 +122,14 @@ def restore(
         ("ROI", lambda: camera.set_roi(before.roi) if camera.roi() != before.roi else None),
         ("exposure", lambda: _restore_exposure(camera, before.exposure_ms)),
         ("shutter", lambda: _restore_shutters(core, before)),
-        ("continuous focus", lambda: _restore_continuous_focus(core, before.continuous_focus)),
+        ("continuous focus", restore_continuous_focus if before.continuous_focus else _nothing),
         ("live mode", lambda: camera.start_live() if before.live else None),
         ("state", read_state),
     )
-    return [f"{name}: {failure}" for name, step in steps if (failure := _failure_of(step))]
+    for name, step in steps:
+        if failure := _failure_of(step):
+            failures[name] = failure
+    return [f"{name}: {failure}" for name, failure in failures.items()]
 
 
 def channel_devices(core: Core) -> set[str]:
@@ -166,24 +178,18 @@ def _restore_exposure(camera: Camera, exposure_ms: float) -> None:
         camera.set_exposure_ms(exposure_ms)
 
 
-def _shutters(core: Core) -> tuple[str, ...]:
-    from pymmcore_plus import DeviceType
-
-    return tuple(core.getLoadedDevicesOfType(DeviceType.ShutterDevice))
-
-
 def _restore_shutters(core: Core, before: Snapshot) -> None:
     if core.getShutterDevice() != before.shutter:
         core.setShutterDevice(before.shutter)
     for shutter, was_open in before.shutters_open:
-        # While live ran with auto-shutter its light was on, and starting live turns it on again.
-        wanted = was_open and not (before.live and before.auto_shutter)
+        # Auto-shutter had opened this one for the live view, and will again.
+        by_live = before.live and before.auto_shutter and shutter == before.shutter
+        wanted = was_open and not by_live
         if bool(core.getShutterOpen(shutter)) != wanted:
             core.setShutterOpen(shutter, wanted)
     if bool(core.getAutoShutter()) != before.auto_shutter:
         core.setAutoShutter(before.auto_shutter)
 
 
-def _restore_continuous_focus(core: Core, enabled: bool) -> None:
-    if enabled and not core.isContinuousFocusEnabled():
-        core.enableContinuousFocus(True)
+def _nothing() -> None:
+    """Put back what was not there."""

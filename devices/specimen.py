@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from devices.errors import SpecimenMoved
+from devices.errors import DeviceError, SpecimenMoved
 from devices.micromanager import Core
 from devices.snapshot import channel_devices
 
@@ -31,13 +31,11 @@ class View:
 
 def look(core: Core) -> View:
     """Read the view; devices that a channel or a shutter switches are left out."""
-    from pymmcore_plus import DeviceType
-
     switched = _switched(core)
-    turrets = set(core.getLoadedDevicesOfType(DeviceType.StateDevice)) - switched
-    magnifiers = set(core.getLoadedDevicesOfType(DeviceType.MagnifierDevice))
+    turrets = set(core.labels_of("StateDevice")) - switched
+    magnifiers = set(core.labels_of("MagnifierDevice"))
     return View(
-        positions={turret: str(core.getStateLabel(turret)) for turret in sorted(turrets)},
+        positions={turret: _position(core, turret) for turret in sorted(turrets)},
         xy_um=_xy_um(core),
         magnification=1.0 if magnifiers & switched else float(core.getMagnificationFactor()),
     )
@@ -61,7 +59,15 @@ def check_unchanged(before: View, now: View, *, xy_tolerance_um: float) -> None:
 def objective_label(core: Core) -> str | None:
     """Label of the objective turret's position; None without a turret."""
     turrets = core.guessObjectiveDevices()
-    return str(core.getStateLabel(turrets[0])) if turrets else None
+    return _position(core, turrets[0]) if turrets else None
+
+
+def _position(core: Core, turret: str) -> str:
+    """Label of a turret's position, or its number: not every position has a label."""
+    try:
+        return str(core.getStateLabel(turret))
+    except DeviceError:
+        return str(core.getState(turret))
 
 
 def _xy_um(core: Core) -> tuple[float, float] | None:
@@ -73,11 +79,9 @@ def _xy_um(core: Core) -> tuple[float, float] | None:
 
 def _switched(core: Core) -> set[str]:
     """State devices that change in the normal course of a run."""
-    from pymmcore_plus import DeviceType
-
     behind_shutters = {
         str(core.getProperty(shutter, "State Device"))
-        for shutter in core.getLoadedDevicesOfType(DeviceType.ShutterDevice)
+        for shutter in core.labels_of("ShutterDevice")
         if core.hasProperty(shutter, "State Device")
     }
     return channel_devices(core) | behind_shutters
