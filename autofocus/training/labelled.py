@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,8 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from autofocus.training.corpus import train_images
-from autofocus.training.defocus import random_objectives
-from devices.simulated.optics import (
-    Objective,
-    depth_of_field_um,
-    fluorescence_otf,
-    fluorescence_otfs,
-)
+from autofocus.training.defocus import random_objective
+from devices.simulated.optics import Objective, TransferFunctions, depth_of_field_um
 from devices.simulated.render import Renderer, camera_counts
 from devices.simulated.specimens import KINDS, make_specimen
 
@@ -35,7 +30,7 @@ Floats = NDArray[np.float32]
 EMPTY_DEFOCUS_DOF = 20.0
 _MOST_DEFOCUS_DOF = 20.0
 _SIDES_PX = (320, 384, 512)
-_SPARE_KINDS = ("empty",)
+_EMPTY_KINDS = ("empty", "empty_brightfield")
 
 # Depths of field of the real `train` stacks in um, from the optics their sources state (0.55 um
 # light where none is stated); stacks whose step is unknown in um are left out.
@@ -147,19 +142,16 @@ def draw_defocus_dof(count: int, rng: np.random.Generator) -> NDArray[np.float64
 
 
 def _simulated_group(index: int, *, seed: int, frames: int) -> Group:
-    kinds = [kind for kind in KINDS if kind not in _SPARE_KINDS]
-    # One group in sixteen has nothing in it.
-    kind = "empty" if index % 16 == 15 else kinds[index % len(kinds)]
+    kinds = [kind for kind in KINDS if kind not in _EMPTY_KINDS]
+    kind = kinds[index % len(kinds)]
+    if index % 16 == 15:
+        kind = _EMPTY_KINDS[index // 16 % 2]
 
     def make() -> list[LabelledFrame]:
         rng = np.random.default_rng([seed, 0x5EED, index])
-        objective = random_objectives(44, seed=seed + index)[int(rng.integers(44))]
-        aberrated = Objective(
-            objective.na,
-            objective.immersion_index,
-            objective.wavelength_um,
-            objective.pixel_size_um,
-            spherical_waves=float(rng.choice([0, 0, rng.normal(0, 0.2)])),
+        objective = random_objective(rng)
+        aberrated = replace(
+            objective, spherical_waves=float(rng.choice([0, 0, rng.normal(0, 0.2)]))
         )
         side = int(rng.choice(_SIDES_PX))
         specimen = make_specimen(
@@ -172,7 +164,7 @@ def _simulated_group(index: int, *, seed: int, frames: int) -> Group:
         made = []
         for distance in draw_defocus_dof(frames, rng):
             relative = renderer.relative(float(distance) * dof_um) * shading
-            truth = EMPTY_DEFOCUS_DOF if kind == "empty" else abs(float(distance))
+            truth = EMPTY_DEFOCUS_DOF if kind in _EMPTY_KINDS else abs(float(distance))
             made.append(LabelledFrame(exposure.record(relative, rng), truth))
         return made
 
@@ -182,7 +174,7 @@ def _simulated_group(index: int, *, seed: int, frames: int) -> Group:
 def _still_group(name: str, image: Floats, seed: Sequence[int], frames: int) -> Group:
     def make() -> list[LabelledFrame]:
         rng = np.random.default_rng([*seed, 0x571])
-        objective = random_objectives(44, seed=seed[0])[int(rng.integers(44))]
+        objective = random_objective(rng)
         light = _random_window(image, int(rng.choice(_SIDES_PX)), rng)
         distances = draw_defocus_dof(frames, rng)
         exposure = _Exposure.draw(rng)
@@ -228,18 +220,12 @@ def defocused(
     margin = min(96, min(light.shape) - 1)
     padded = np.pad(light, margin, mode="symmetric")
     spectrum = fft.rfft2(padded)
-    aberrated = Objective(
-        objective.na,
-        objective.immersion_index,
-        objective.wavelength_um,
-        objective.pixel_size_um,
-        spherical_waves=spherical_waves,
-    )
+    aberrated = replace(objective, spherical_waves=spherical_waves)
     dof_um = depth_of_field_um(objective)
-    sharp = fluorescence_otf(objective, defocus_um=0.0, shape=padded.shape)
+    sharp = TransferFunctions(objective, padded.shape).fluorescence([0.0])[0]
     passed = sharp > 1e-3
-    otfs = fluorescence_otfs(
-        aberrated, defocus_um=[float(d) * dof_um for d in distances_dof], shape=padded.shape
+    otfs = TransferFunctions(aberrated, padded.shape).fluorescence(
+        [float(distance) * dof_um for distance in distances_dof]
     )
     for distance, otf in zip(distances_dof, otfs, strict=True):
         ratio = np.where(passed, np.clip(otf / np.where(passed, sharp, 1), -1, 1), 0)

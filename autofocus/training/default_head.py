@@ -1,0 +1,201 @@
+"""Fit the head that ships: frozen features of simulated and real frames, labels in depths of field.
+
+Every frame is scored by its own distance to focus, so the score means the same on every specimen:
+1 in focus, 0.5 two depths of field away, 0 hopeless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from scipy.stats import spearmanr
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from autofocus.training.labelled import Group
+from models.head import Head, Label, fit_head
+from models.reiqa import ReIQA
+
+SIGMA_DOF = 2.0
+# Further away than this all frames look alike; their distance is not worth learning.
+FARTHEST_DOF = 12.0
+ALPHAS = (100.0, 300.0, 1000.0, 3000.0, 10000.0)
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of labelled frames.
+
+    Attributes
+    ----------
+    features : ndarray of shape (n, D), float32
+    defocus_dof : ndarray of shape (n,)
+        |z - z_in_focus| in depths of field.
+    groups, sources : ndarray of shape (n,), str
+        Specimen and kind of source of each frame.
+    """
+
+    features: NDArray[np.float32]
+    defocus_dof: NDArray[np.float64]
+    groups: NDArray[np.str_]
+    sources: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.defocus_dof)
+
+    def only(self, keep: NDArray[np.bool_]) -> FeatureTable:
+        """The rows where ``keep`` is true."""
+        return FeatureTable(
+            self.features[keep], self.defocus_dof[keep], self.groups[keep], self.sources[keep]
+        )
+
+    def save(self, path: Path) -> None:
+        """Write ``.npz``."""
+        np.savez(
+            path,
+            X=self.features,
+            defocus_dof=self.defocus_dof,
+            groups=self.groups,
+            sources=self.sources,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> FeatureTable:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            return cls(stored["X"], stored["defocus_dof"], stored["groups"], stored["sources"])
+
+
+def score_of(defocus_dof: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """The label of the notes: 1 / (1 + (d / sigma)^2), d in depths of field, sigma = 2."""
+    return 1 / (1 + (np.asarray(defocus_dof) / SIGMA_DOF) ** 2)
+
+
+def extract(extractor: ReIQA, groups: Sequence[Group], *, jobs: int = 1) -> FeatureTable:
+    """Features of all frames of all groups, in order."""
+    with joblib.Parallel(n_jobs=jobs, return_as="generator") as parallel:
+        made: Iterable[tuple[NDArray[np.float32], NDArray[np.float64]]] = parallel(
+            joblib.delayed(_extract_group)(extractor, group) for group in groups
+        )
+        rows = list(track(made, "frames", total=len(groups)))
+    return FeatureTable(
+        features=np.concatenate([features for features, _ in rows]),
+        defocus_dof=np.concatenate([distance for _, distance in rows]),
+        groups=np.repeat([group.name for group in groups], [len(d) for _, d in rows]),
+        sources=np.repeat([group.source for group in groups], [len(d) for _, d in rows]),
+    )
+
+
+def _extract_group(
+    extractor: ReIQA, group: Group
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    torch.set_num_threads(1)
+    frames = group.frames()
+    features = np.stack([extractor.features(frame.image) for frame in frames])
+    return features, np.array([frame.defocus_dof for frame in frames])
+
+
+def new_regressor(alpha: float) -> object:
+    """StandardScaler and Ridge, as in the notes."""
+    return make_pipeline(StandardScaler(), Ridge(alpha=alpha))
+
+
+def targets(table: FeatureTable) -> NDArray[np.float64]:
+    """Columns (score, |d|), shape (n, 2); |d| is cut at `FARTHEST_DOF`."""
+    distance = np.minimum(table.defocus_dof, FARTHEST_DOF)
+    return np.stack([score_of(table.defocus_dof), distance], axis=1)
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """How well held-out specimens are scored.
+
+    Attributes
+    ----------
+    alpha : float
+        Ridge's.
+    pooled_plcc : float
+        Correlation of score and label over all held-out frames.
+    mean_srcc : float
+        Mean over specimens of the rank correlation of score and label.
+    defocus_error_dof : float
+        Median error of |d| within 6 depths of field.
+    """
+
+    alpha: float
+    pooled_plcc: float
+    mean_srcc: float
+    defocus_error_dof: float
+
+
+def cross_validate(table: FeatureTable, alpha: float, *, folds: int = 5) -> CrossValidation:
+    """Predict every frame by a head that has not seen its specimen."""
+    wanted = targets(table)
+    predicted = np.zeros_like(wanted)
+    for train, test in GroupKFold(folds).split(table.features, groups=table.groups):
+        regressor = new_regressor(alpha)
+        regressor.fit(table.features[train], wanted[train])  # type: ignore[attr-defined]
+        predicted[test] = regressor.predict(table.features[test])  # type: ignore[attr-defined]
+    near = table.defocus_dof <= 6
+    return CrossValidation(
+        alpha=alpha,
+        pooled_plcc=float(np.corrcoef(predicted[:, 0], wanted[:, 0])[0, 1]),
+        mean_srcc=_mean_srcc(predicted[:, 0], wanted[:, 0], table.groups),
+        defocus_error_dof=float(np.median(np.abs(predicted - wanted)[near, 1])),
+    )
+
+
+def fit(extractor: ReIQA, table: FeatureTable, *, name: str = "default") -> Head:
+    """Fit on every frame, with the ridge that scores held-out specimens best.
+
+    The report in the manifest holds what cross-validation saw, in all and by source.
+    """
+    chosen = choose_alpha(table, ALPHAS)
+    by_source = {
+        str(source): asdict(cross_validate(table.only(table.sources == source), chosen.alpha))
+        for source in np.unique(table.sources)
+        if len(np.unique(table.groups[table.sources == source])) >= 5
+    }
+    wanted = targets(table)
+    return fit_head(
+        table.features,
+        wanted[:, 0],
+        wanted[:, 1],
+        extractor=extractor,
+        label=Label(sigma=SIGMA_DOF),
+        name=name,
+        alpha=chosen.alpha,
+        groups=table.groups,
+        report={
+            "frames": len(table),
+            "specimens": len(np.unique(table.groups)),
+            "cross_validation": asdict(chosen),
+            "cross_validation_by_source": by_source,
+        },
+    )
+
+
+def choose_alpha(table: FeatureTable, alphas: Sequence[float]) -> CrossValidation:
+    """The alpha with the best pooled correlation on held-out specimens."""
+    tried = [cross_validate(table, alpha) for alpha in alphas]
+    return max(tried, key=lambda result: result.pooled_plcc)
+
+
+def _mean_srcc(
+    predicted: NDArray[np.float64], wanted: NDArray[np.float64], groups: NDArray[np.str_]
+) -> float:
+    found = []
+    for name in np.unique(groups):
+        rows = groups == name
+        if np.ptp(wanted[rows]) > 0:
+            found.append(spearmanr(predicted[rows], wanted[rows]).statistic)
+    return float(np.mean(found))
