@@ -72,7 +72,8 @@ class Brake:
         DeviceTimeout
             If the adapter has not taken it within ``timeout_s``.
         """
-        sender = self._sender
+        with self._lock:  # or a thread that is just being started would be found here
+            sender = self._sender
         if sender is None:
             return
         sender.join(timeout_s)

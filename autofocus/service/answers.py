@@ -226,8 +226,8 @@ class RunBrief(Answer):
     status: RunStatus
     started_at: datetime
     locked: bool
-    verdict: Verdict | None
-    z_um: float | None
+    verdict: Verdict | None = None
+    z_um: float | None = None
     scorer: str
     links: RunLinks
 
@@ -246,7 +246,7 @@ class RunList(Answer):
     runs: list[RunBrief]
     total: int
     """How many runs are kept."""
-    running: str | None
+    running: str | None = None
     """The run that has the microscope now."""
 
 
@@ -325,7 +325,7 @@ class StopOut(Answer):
     state: Literal["stopped", "pending", "finished"]
     """`stopped`: the stage stands. `pending`: its adapter is busy, it stands as soon as that is
     free; no further move is sent. `finished`: the run was over before."""
-    run_id: str | None
+    run_id: str | None = None
     """The run that was aborted, if there was one."""
 
 
@@ -376,7 +376,7 @@ class MicroscopeOut(Answer):
     )
 
     rig: str
-    running: str | None
+    running: str | None = None
     """The run that has the microscope."""
     z_um: float
     """Position last read, um."""
@@ -389,13 +389,13 @@ class MicroscopeOut(Answer):
     exposure_ms: float
     roi: RoiOut
     binning: int
-    channel: str | None
+    channel: str | None = None
     """Preset of the channel group."""
-    objective: str | None
+    objective: str | None = None
     """Label of the turret position."""
     pixel_size_um: float
     """In the specimen, um, as the core knows it; 0 when it does not."""
-    dof_um: float | None
+    dof_um: float | None = None
     """Depth of field, um; null when the objective is not in the rig file."""
     busy: bool
     """Something is going on, and the rest may be a step behind."""
@@ -432,7 +432,7 @@ class HealthOut(Answer):
     not_ready: list[str]
     """Labels of the devices that are not."""
     rig: str
-    running: str | None
+    running: str | None = None
     """The run that has the microscope."""
     version: str
 

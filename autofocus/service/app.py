@@ -77,7 +77,7 @@ def create_app(
     problems.install(app)
     if not token:
         app.add_middleware(LocalPagesOnly)
-    app.openapi = _with_problem_type(app.openapi)
+    app.openapi = _truthful(app.openapi)
     return app
 
 
@@ -85,21 +85,31 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def _with_problem_type(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """Correct the media type of problems, which FastAPI always describes as plain JSON."""
+def _truthful(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Correct what FastAPI says of errors: it knows only its own, and only as plain JSON."""
 
     def openapi() -> dict[str, Any]:
         document = generate()
         for path in document["paths"].values():
             for operation in path.values():
-                for answer in operation["responses"].values():
-                    _name_media_type(answer.get("content", {}))
+                operation["responses"] = {
+                    status: _as_problem(answer)
+                    for status, answer in operation["responses"].items()
+                    if _schema(answer) != "HTTPValidationError"
+                }
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
         return document
 
     return openapi
 
 
-def _name_media_type(content: dict[str, Any]) -> None:
-    body = content.get("application/json", {})
-    if body.get("schema", {}).get("$ref", "").endswith("/Problem"):
-        content[problems.MEDIA_TYPE] = content.pop("application/json")
+def _as_problem(answer: dict[str, Any]) -> dict[str, Any]:
+    if _schema(answer) != "Problem":
+        return answer
+    return {**answer, "content": {problems.MEDIA_TYPE: next(iter(answer["content"].values()))}}
+
+
+def _schema(answer: dict[str, Any]) -> str:
+    content = answer.get("content", {}).get("application/json", {})
+    return str(content.get("schema", {}).get("$ref", "")).rpartition("/")[2]

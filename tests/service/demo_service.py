@@ -19,7 +19,7 @@ from autofocus.service.server import Server
 from devices import Microscope
 
 # Small enough to be quick, and the in-focus plane is well inside.
-NEAR = {"z_min_um": -20.0, "z_max_um": 20.0}
+NEAR = {"z_min_um": -40.0, "z_max_um": 40.0}
 START_UM = 8.5
 
 

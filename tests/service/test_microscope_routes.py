@@ -41,7 +41,9 @@ def test_refuses_a_position_that_is_no_finite_number(
 def test_refuses_a_position_outside_the_limits(shared_client: httpx.Client, z_um: float) -> None:
     shared_client.post("/stage", json={"z_um": 5.0})
 
-    problem = assert_problem(shared_client.post("/stage", json={"z_um": z_um}), 422, "outside-limits")
+    problem = assert_problem(
+        shared_client.post("/stage", json={"z_um": z_um}), 422, "outside-limits"
+    )
 
     assert "250" in problem["detail"]
     assert shared_client.get("/stage").json()["z_um"] == pytest.approx(5.0)
