@@ -35,6 +35,8 @@ from models.encoders import CompactEncoder
 Branch = Literal["content", "quality"]
 
 _LOG_FIELDS = ("step", "seconds", "loss", "accuracy", "learning_rate")
+_LOG_EVERY = 10
+_CHECKPOINT_EVERY_S = 120.0
 _PREFETCH = 3  # batches made ahead of the network, for each worker
 
 
@@ -194,8 +196,6 @@ class _Run:
     log: _Log
     step: int = 0
     seconds: float = 0.0
-    checkpoint_every_s: float = 120.0
-    log_every: int = 10
 
     @classmethod
     def start(cls, branch: Branch, settings: PretrainSettings, out: Path) -> _Run:
@@ -264,14 +264,14 @@ class _Run:
                 recent.append(self._update(next(batches), rate))
                 self.step += 1
                 self.seconds = earlier_s + time.monotonic() - began
-                if self.step % self.log_every == 0:
+                if self.step % _LOG_EVERY == 0:
                     loss, accuracy = (
                         sum(column) / len(recent) for column in zip(*recent, strict=True)
                     )
                     self.log.add(self.step, self.seconds, loss, accuracy, rate)
                     progress.update(task, description=f"{self.branch} loss {loss:.2f}")
                     recent.clear()
-                if self.seconds - last_save_s >= self.checkpoint_every_s:
+                if self.seconds - last_save_s >= _CHECKPOINT_EVERY_S:
                     self.save()
                     last_save_s = self.seconds
                 progress.update(task, completed=self._done(minutes))
