@@ -1,12 +1,11 @@
 """Classical sharpness measures: one grey frame in, one number out, higher is sharper.
 
-Every measure is computed on the frame *relative to its own light*: background subtracted, divided
-by the mean above background. Camera offset, gain, lamp power and bleaching therefore cancel, and a
-frame that only grows brighter with defocus does not look sharper. Measures that are a mean square
-of a linear filter also have the share of the pixel noise subtracted, which is known exactly:
-noise variance times the sum of the squared filter weights.
+Every measure is computed on the frame divided by its own light, so gain, lamp power and bleaching
+cancel and a frame that only grows brighter with defocus does not look sharper. Measures of power
+have the share of the pixel noise subtracted: a frame of nothing but noise scores about 0, and
+a little below 0 as often as above. No scale is shared between measures or specimens.
 
-A frame without contrast, or too small for the filter, scores 0.
+A frame without contrast, or smaller than the filter, scores 0.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from types import MappingProxyType
 
 import cv2
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 from models.errors import UnknownScorer
@@ -35,7 +35,7 @@ def normalised_variance(image: Float32) -> float:
     autofocus algorithms", Cytometry 6 (1985) 81-91; squared mean, so that gain cancels.
     """
     relative, noise = _relative(image)
-    return max(float(np.var(relative, dtype=np.float64)) - noise**2, 0.0)
+    return float(np.var(relative, dtype=np.float64)) - noise**2
 
 
 def tenengrad(image: Float32) -> float:
@@ -86,7 +86,7 @@ def tamura(image: Float32) -> float:
     IEEE Trans. SMC 8 (1978) 460-473; as a focus measure P. Memmolo et al., "Automatic focusing in
     digital holography and its application to stretched holograms", Optics Letters 36 (2011) 1945.
     """
-    return normalised_variance(image) ** 0.25
+    return max(normalised_variance(image), 0.0) ** 0.25
 
 
 def fft_high_frequency(image: Float32) -> float:
@@ -99,22 +99,31 @@ def fft_high_frequency(image: Float32) -> float:
 
 
 def vollath_f4(image: Float32) -> float:
-    """Autocorrelation at one pixel less that at two, rows and columns averaged.
+    """Autocorrelation at one pixel less that at two, mean of rows and columns.
 
-    D. Vollath, "Automatic focusing by correlative methods", J. Microscopy 147 (1987) 279-288,
-    equation F4. White noise is uncorrelated and adds nothing.
+    D. Vollath, "Automatic focusing by correlative methods", J. Microscopy 147 (1987) 279-288, on
+    the frame less its mean. White noise is correlated with nothing and drops out by itself,
+    however its strength varies over the frame.
     """
     relative, _ = _relative(image)
-    return max((_f4(relative) + _f4(relative.T)) / 2, 0.0)
+    if min(image.shape) < 3:
+        return 0.0
+    deviation = relative - np.float32(relative.mean(dtype=np.float64))
+    rows = _mean_product(deviation[1:], deviation[:-1]) - _mean_product(
+        deviation[2:], deviation[:-2]
+    )
+    columns = _mean_product(deviation[:, 1:], deviation[:, :-1]) - _mean_product(
+        deviation[:, 2:], deviation[:, :-2]
+    )
+    return (rows + columns) / 2
 
 
 def mid_band_power(image: Float32) -> float:
     """Spectral power between 1/8 and 1/2 of the Nyquist frequency.
 
-    Follows the use of mid-band power in label-free and fluorescence autofocus (S. Guo et al.,
-    "Revealing architectural order with quantitative label-free imaging and deep learning", eLife 9
-    (2020) e55502, and its program waveorder). There the band is a share of the optical cut-off;
-    here the optics are unknown and the band is a share of the camera's.
+    After the transverse mid-band power by which the program waveorder (github.com/mehta-lab)
+    finds the plane in focus. Its band is a share of the optical cut-off; a model knows no optics,
+    so here it is a share of the highest frequency of the camera.
     """
     return _band_power(image, low=0.125, high=0.5)
 
@@ -133,7 +142,10 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
     }
 )
 
-DEFAULT_MEASURE = "tenengrad"
+DEFAULT_MEASURE = "vollath_f4"
+"""Why this one: docs/benchmarks/classical.md."""
+
+_BACKGROUND_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -193,12 +205,15 @@ def compare_on_stack(planes: Sequence[NDArray[np.generic]]) -> dict[str, list[fl
 
 
 def _relative(image: Float32) -> tuple[Float32, float]:
-    """Frame above its background, and its noise, both as multiples of the mean above background."""
+    """Frame above its background, and its noise, both as multiples of the frame's light."""
     level = background(image)
-    above = image - np.float32(level)
     noise = noise_sigma(image)
-    # In an empty frame the mean above background tends to 0 and the noise takes its place.
-    light = math.hypot(float(above.mean(dtype=np.float64)), noise)
+    above = image - np.float32(level)
+    # The background is camera offset in fluorescence but light in transmitted light, and a frame
+    # does not say which. Most of it is taken off; the rest keeps the divisor from vanishing where
+    # structure is faint. Anything from 0.7 to 0.8 does: docs/benchmarks/classical.md.
+    light = float(above.mean(dtype=np.float64)) + (1 - _BACKGROUND_SHARE) * max(level, 0.0)
+    light = math.hypot(light, noise)
     if light <= 1e-6 * abs(level) or light < 1e-30:
         return np.zeros_like(image), 0.0
     return above / np.float32(light), noise / light
@@ -213,23 +228,18 @@ def _filter_energy(image: Float32, kernel: NDArray[np.generic]) -> float:
     inner = cv2.filter2D(relative, cv2.CV_32F, weights)[
         rows : image.shape[0] - rows, columns : image.shape[1] - columns
     ]
-    energy = float(np.mean(np.square(inner), dtype=np.float64))
-    return max(energy - noise**2 * float(np.square(weights).sum()), 0.0)
+    return _mean_product(inner, inner) - noise**2 * float(np.square(weights).sum())
 
 
 def _mean_modulus(difference: Float32, noise: float) -> float:
     if difference.size == 0:
         return 0.0
-    # E|d| of the difference of two pixels with Gaussian noise alone.
-    floor = 2 * noise / math.sqrt(math.pi)
-    return max(float(np.mean(np.abs(difference), dtype=np.float64)) - floor, 0.0)
+    # 2 / sqrt(pi) is E|d| for the difference of two pixels of Gaussian noise alone.
+    return float(np.mean(np.abs(difference), dtype=np.float64)) - noise * 2 / math.sqrt(math.pi)
 
 
-def _f4(relative: Float32) -> float:
-    if relative.shape[1] < 3:
-        return 0.0
-    centre = relative[:, :-2]
-    return float(np.mean(centre * (relative[:, 1:-1] - relative[:, 2:]), dtype=np.float64))
+def _mean_product(a: Float32, b: Float32) -> float:
+    return float(cv2.mean(cv2.multiply(a, b))[0])
 
 
 def _band_power(image: Float32, *, low: float, high: float) -> float:
@@ -237,9 +247,9 @@ def _band_power(image: Float32, *, low: float, high: float) -> float:
     height, width = image.shape
     window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
     windowed = (relative - relative.mean()) * window.astype(np.float32)
-    power = np.square(np.abs(np.fft.rfft2(windowed))) / float(np.sum(window**2))
+    power = np.square(np.abs(scipy.fft.rfft2(windowed))) / float(np.sum(window**2))
     nyquist = 2 * np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
     band = (nyquist >= low) & (nyquist < high)
     if not band.any():
         return 0.0
-    return max(float(power[band].mean()) - noise**2, 0.0)
+    return float(power[band].mean(dtype=np.float64)) - noise**2

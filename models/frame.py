@@ -18,7 +18,7 @@ Float32 = NDArray[np.float32]
 _LARGEST_COUNT = 1e12
 _QUANTISATION = 1 / math.sqrt(12)
 _SMALLEST_LEVEL = 8
-_SAMPLES = 1 << 16
+_SAMPLES = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def inspect(image: NDArray[np.generic], *, bit_depth: int | None = None) -> Fram
     signal = max(float(despeckled.max()) - offset, 0.0)
     least_noise = max(noise, quantisation)
     full = _full_scale(image.dtype, bit_depth)
-    fraction = float(np.mean(counts >= full)) if math.isfinite(full) else 0.0
+    fraction = cv2.countNonZero((counts >= full).view(np.uint8)) / counts.size
     return FrameStats(
         height=image.shape[0],
         width=image.shape[1],
@@ -93,7 +93,7 @@ def inspect(image: NDArray[np.generic], *, bit_depth: int | None = None) -> Fram
         signal=signal,
         snr=signal / least_noise if least_noise > 0 else 0.0,
         saturated_fraction=fraction,
-        dark=not _has_structure(counts, least_noise),
+        dark=not _has_structure(counts, despeckled, least_noise),
         saturated=fraction > 0.01
         or (fraction > 0 and _clipped_share(despeckled, full, offset, signal, noise) > 0.01),
         fingerprint=fingerprint(image),
@@ -145,13 +145,18 @@ def noise_sigma(counts: Float32) -> float:
 
     The second difference in both directions of J. Immerkaer, "Fast noise variance estimation",
     Computer Vision and Image Understanding 64 (1996) 300-302, is blind to constant and sloping
-    areas. Its mean is replaced by the median, so that edges do not count as noise either.
+    areas; its mask has norm 6. Only the smaller half of the differences is averaged, so that
+    edges do not count as noise, and the result, unlike a median, is not stepped by integer counts.
     """
     if min(counts.shape) < 3:
         return 0.0
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     curvature = cv2.filter2D(counts, cv2.CV_32F, mask)[1:-1, 1:-1]
-    return float(np.median(np.abs(_sample(curvature)))) / 0.6745 / 6
+    magnitude = np.abs(_sample(np.ascontiguousarray(curvature)))
+    half = (magnitude.size + 1) // 2
+    smaller = np.partition(magnitude, half - 1)[:half]
+    # 0.32465 is the mean of the smaller half of |x| for a normal x of standard deviation 1.
+    return float(smaller.mean(dtype=np.float64)) / 0.32465 / 6
 
 
 def background(counts: Float32) -> float:
@@ -168,8 +173,11 @@ def background(counts: Float32) -> float:
 
 
 def _sample(values: Float32) -> Float32:
-    step = max(1, math.isqrt(values.size // _SAMPLES))
-    return values[::step, ::step]
+    step = max(1, values.size // _SAMPLES)
+    # A stride that shares no factor with the width meets every column.
+    while math.gcd(step, values.shape[1]) > 1:
+        step += 1
+    return values.ravel()[::step]
 
 
 def _pyramid(counts: Float32) -> Iterator[Float32]:
@@ -182,47 +190,79 @@ def _pyramid(counts: Float32) -> Iterator[Float32]:
         level = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _has_structure(counts: Float32, noise: float) -> bool:
-    return any(_clustered(level) or _correlated(level, noise) for level in _pyramid(counts))
+def _has_structure(counts: Float32, despeckled: Float32, noise: float) -> bool:
+    """Whether the pixels, or their block means at any scale, depend on their neighbours.
+
+    The tests hold for independent pixels of any distribution, with noise of whole rows and
+    columns (sCMOS, CCD) on top: neither is structure, nor are scattered hot pixels.
+    """
+    # Beyond what survives a median there are only hot pixels. The same bounds for every pixel, so
+    # independent pixels stay independent.
+    tamed = np.clip(counts, despeckled.min(), despeckled.max())
+    least_sigma = 0.05 * noise
+    for level in _pyramid(tamed):
+        rows, columns = _bands(level)
+        if _drifts(rows, least_sigma) or _drifts(columns, least_sigma):
+            return True
+        pixels = level - rows - columns if rows.any() or columns.any() else level
+        if _clustered(pixels) or _correlated(pixels, least_sigma):
+            return True
+    return False
 
 
-def _clustered(level: Float32) -> bool:
+def _bands(level: Float32) -> tuple[Float32, Float32]:
+    """Deviations of the row (height, 1) and column means (1, width) from the mean of the level.
+
+    All 0 where they vary no more than means of independent pixels do: there, subtracting them
+    would only break ties of integer counts by row and so make neighbours alike.
+    """
+    mean, sigma = (float(value[0, 0]) for value in cv2.meanStdDev(level))
+    bands = []
+    for axis, shape in ((1, (-1, 1)), (0, (1, -1))):
+        deviation = cv2.reduce(level, axis, cv2.REDUCE_AVG).reshape(shape) - np.float32(mean)
+        independent = sigma**2 / level.shape[axis]
+        bands.append(deviation if np.mean(deviation**2) > 2 * independent else 0 * deviation)
+    return bands[0], bands[1]
+
+
+def _clustered(pixels: Float32) -> bool:
     """Whether the brightest or the darkest pixels lie together.
 
-    If pixels are independent, whatever their distribution, 5 of the 9 pixels of a 3 x 3 window
-    are among the brightest share p of the frame with probability below 126 p^5. p is chosen so
-    that this happens in one frame of 100 000. A hot pixel or a bright column is never 5 of 9.
+    5 of the 9 pixels of a window are among the brightest share p of a frame of independent pixels
+    with probability below 126 p^5; p is such that this happens in one frame of 100 000.
     """
-    share = (1e-5 / (126 * level.size)) ** 0.2
-    low, high = np.quantile(_sample(level), (share, 1 - share))
-    return any(
-        bool(
-            (
-                cv2.boxFilter(
-                    mask.view(np.uint8), -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT
-                )
-                >= 5
-            ).any()
-        )
-        for mask in (level > high, level < low)
-    )
+    share = (1e-5 / (126 * pixels.size)) ** 0.2
+    low, high = np.quantile(_sample(pixels), (share, 1 - share))
+    return _most_of_a_window(pixels > high) or _most_of_a_window(pixels < low)
 
 
-def _correlated(level: Float32, noise: float) -> bool:
-    """Whether diagonal neighbours are alike.
+def _most_of_a_window(mask: NDArray[np.bool_]) -> bool:
+    return bool(cv2.medianBlur(mask.view(np.uint8), 3)[1:-1, 1:-1].any())
 
-    Over n independent pixels the correlation has mean 0 and standard deviation 1 / sqrt(n).
-    Diagonals, because the noise of whole rows or columns (sCMOS, CCD) is not structure.
+
+def _correlated(pixels: Float32, least_sigma: float) -> bool:
+    """Whether diagonal neighbours are alike, with a common part of more than `least_sigma`.
+
+    Over n independent pixels each of the two correlations has mean 0 and variance 1 / n.
     """
-    low, high = np.quantile(_sample(level), (0.002, 0.998))
-    clipped = np.clip(level, low, high)
-    clipped -= clipped.mean()
-    falling = cv2.mean(cv2.multiply(clipped[1:, 1:], clipped[:-1, :-1]))[0]
-    rising = cv2.mean(cv2.multiply(clipped[1:, :-1], clipped[:-1, 1:]))[0]
+    deviation = pixels - np.float32(cv2.mean(pixels)[0])
+    falling = _mean_product(deviation[1:, 1:], deviation[:-1, :-1])
+    rising = _mean_product(deviation[1:, :-1], deviation[:-1, 1:])
     covariance = (falling + rising) / 2
-    variance = float(np.mean(np.square(clipped)))
-    significant = covariance * math.sqrt(2 * level.size) > 5.5 * variance
-    return significant and covariance > (0.05 * noise) ** 2
+    bound = 5.5 * _mean_product(deviation, deviation) / math.sqrt(2 * pixels.size)
+    return covariance > max(bound, least_sigma**2)
+
+
+def _drifts(bands: Float32, least_sigma: float) -> bool:
+    """Whether neighbouring bands are alike: stripes or shading, not noise of rows or columns."""
+    line = bands.ravel()
+    covariance = float(np.mean(line[1:] * line[:-1]))
+    bound = 5.5 * float(np.mean(line**2)) / math.sqrt(line.size)
+    return covariance > max(bound, least_sigma**2)
+
+
+def _mean_product(a: Float32, b: Float32) -> float:
+    return float(cv2.mean(cv2.multiply(a, b))[0])
 
 
 def _full_scale(dtype: np.dtype[np.generic], bit_depth: int | None) -> float:
