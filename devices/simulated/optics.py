@@ -166,14 +166,15 @@ def transmitted_otf(
     return functions.transmitted(defocus_um, condenser_na_ratio=condenser_na_ratio)
 
 
-def _pupil_phase(objective: Objective, rho: Floats, defocus_um: Floats | float) -> Floats:
-    """Phase in radians at normalised pupil radius ``rho``; defocus is exact, not paraxial."""
+def _pupil_phase(objective: Objective, rho_2: Floats, defocus_um: Floats | float) -> Floats:
+    """Phase in radians at squared normalised pupil radius; defocus is exact, not paraxial."""
     n = objective.immersion_index
-    cos_theta = np.sqrt(np.maximum(1 - (objective.na / n * rho) ** 2, 0.0))
+    cos_theta = np.sqrt(np.maximum(1 - (objective.na / n) ** 2 * rho_2, 0.0))
     # Relative to the axis: a constant phase does nothing, and a small number keeps its digits.
-    defocus_waves = n / objective.wavelength_um * defocus_um * (cos_theta - 1)
-    spherical_waves = objective.spherical_waves * (6 * rho**4 - 6 * rho**2 + 1)
-    return 2 * math.pi * (defocus_waves + spherical_waves)
+    waves = n / objective.wavelength_um * defocus_um * (cos_theta - 1)
+    if objective.spherical_waves:
+        waves = waves + objective.spherical_waves * (6 * rho_2 * (rho_2 - 1) + 1)
+    return 2 * math.pi * waves
 
 
 def _edge_slope(objective: Objective, defocus_um: float) -> float:
@@ -193,7 +194,7 @@ def _radial_otf(objective: Objective, defocus_um: Floats) -> tuple[Floats, Float
     radius = 1.1 * blur + _TAIL_RADIUS
     r = np.arange(0.0, radius, _RADIAL_STEP)
     nodes, weights = _gauss_legendre(0.0, 1.0, 16 + int(_CYCLES_TO_NODES * (radius + blur / 2)))
-    pupils = np.exp(1j * _pupil_phase(objective, nodes, defocus_um[:, None]))
+    pupils = np.exp(1j * _pupil_phase(objective, nodes**2, defocus_um[:, None]))
     pupils = np.vstack([pupils, np.ones_like(nodes)])  # the last one is in focus
     bessel = j0(2 * math.pi * np.outer(nodes, r))
     amplitude = (pupils * (2 * weights * nodes)) @ bessel
@@ -232,9 +233,10 @@ def _radial_cross_coefficient(
     width = np.maximum(right - left, 0.0)
     x, x_weights = _gauss_legendre(0.0, 1.0, 12 + int(2.4 * slope * sigma))
     u = left + width * x
-    phase = _pupil_phase(objective, np.hypot(u + s, y), defocus_um)
-    phase -= _pupil_phase(objective, np.hypot(u, y), defocus_um)
-    strips = (np.exp(1j * phase) @ x_weights) * width[..., 0]
+    phase = _pupil_phase(objective, (u + s) ** 2 + y**2, defocus_um)
+    phase -= _pupil_phase(objective, u**2 + y**2, defocus_um)
+    phase = phase.astype(np.float32)  # differences only: a few hundred rad, and much faster
+    strips = (np.cos(phase) @ x_weights + 1j * (np.sin(phase) @ x_weights)) * width[..., 0]
     total = (strips * y_weights).sum(axis=1) * 2  # the other half, y < 0, is the same
     return s[:, 0, 0], total / (math.pi * sigma**2)
 

@@ -377,7 +377,7 @@ def _absorption(canvas: _Canvas) -> Specimen:
         matter = matter + 2 * _level(
             _draw_puncta(canvas, density_per_um2=canvas.between(0.001, 0.05))
         )
-    # A mounting medium hides the refraction of a section, or its best plane would not be its middle.
+    # The mounting medium hides the refraction of a section: its best plane is its middle.
     density = canvas.between(0.1, 1.2)
     phase_rad = density * rng.uniform(0, 0.1)
     matter = np.minimum(_level(matter), 3)
