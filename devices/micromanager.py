@@ -242,11 +242,11 @@ def _check_initialized(core: CMMCorePlus, cfg: Cfg) -> None:
 
 def _check_roles(core: CMMCorePlus, cfg: Cfg) -> None:
     """Refuse roles that the core silently dropped: it accepts an unknown focus device."""
-    given = {"Camera": core.getCameraDevice(), "Focus": core.getFocusDevice()}
-    for role, label in given.items():
+    for role, kind in {"Camera": "CameraDevice", "Focus": "StageDevice"}.items():
+        suitable = Core(core).labels_of(kind)
         wanted = cfg.role(role)
-        if wanted is not None and wanted != label:
+        if wanted and wanted not in suitable:
             raise DeviceConfigError(
                 f"{cfg.where_role(role)}: {wanted!r} cannot be the {role} device; "
-                f"loaded are {', '.join(d.label for d in Core(core).devices())}"
+                f"loaded and suitable: {', '.join(suitable) or 'none'}"
             )

@@ -108,6 +108,12 @@ def test_names_the_file_that_is_not_there(tmp_path: Path) -> None:
         Microscope.open(settings)
 
 
+def test_the_startup_preset_may_choose_another_device(tmp_path: Path) -> None:
+    text = PLAIN.replace("Device,Z,", "Device,Piezo,DemoCamera,DStage\nDevice,Z,")
+    with _open(tmp_path, text + "ConfigGroup,System,Startup,Core,Focus,Piezo\n") as microscope:
+        assert microscope.state.focus_device == "Piezo"
+
+
 def test_the_rig_chooses_its_devices(tmp_path: Path) -> None:
     text = PLAIN.replace("Device,Z,", "Device,Piezo,DemoCamera,DStage\nDevice,Z,")
     with _open(tmp_path, text, focus_device="Piezo") as microscope:

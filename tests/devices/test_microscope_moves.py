@@ -28,6 +28,22 @@ from devices import (
 MakeRig = Callable[..., Rig]
 
 
+@pytest.mark.parametrize(
+    ("z_um", "says"),
+    [
+        (math.nan, "z_um = nan is not a position"),
+        (100.5, "z_um = 100.5 um is outside the limits -100 to 100 um"),
+    ],
+)
+def test_says_why_a_position_is_refused_and_sends_nothing(
+    make_rig: MakeRig, z_um: float, says: str
+) -> None:
+    rig = make_rig()
+    with pytest.raises(LimitError, match=says):
+        rig.microscope.move_to(z_um)
+    assert rig.ordered_um() == []
+
+
 def test_sends_one_command_without_a_longest_step(make_rig: MakeRig) -> None:
     rig = make_rig()
     rig.microscope.move_to(80)
@@ -152,7 +168,7 @@ def test_halt_is_pending_when_the_stage_does_not_take_it(make_rig: MakeRig) -> N
 def test_the_return_waits_for_a_stop_that_is_on_its_way(make_rig: MakeRig) -> None:
     rig = make_rig()
     rig.microscope.move_to(30)
-    rig.speed(100)
+    rig.speed(15)
     rig.fault("slow stop")
     with pytest.raises(Halted), rig.microscope.acquisition():  # noqa: PT012
         rig.microscope.move_to(20)
