@@ -3,8 +3,15 @@
     python -m autofocus.training.pretrain --branch quality --minutes 30 --out runs/encoders
 
 A run can be killed at any time and started again with the same command: it goes on from its last
-checkpoint, with the batches it would have had. Departures from the published recipe are listed in
-`docs/decisions`; the result is a safetensors file for `models.encoders.CompactEncoder`.
+checkpoint, with the batches it would have had. The result is a safetensors file for
+`models.encoders.CompactEncoder`.
+
+Departures from the published recipe (`shared/reiqa_spec.md`, section 4), besides its repaired
+defects: grey distortions with defocus by a pupil function, all levels of it for every image; noise
+and normalisation of a camera; keys of the same batch as negatives, those of the same distortion
+and level on other images left out; small gain, offset and gamma changes between the crops of a
+pair; half-scale crops of half the size, by area averaging as at inference; AdamW instead of LARS,
+and a faster momentum encoder, because a run on a CPU has thousands of steps and not millions.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
@@ -132,6 +140,7 @@ def pretrain(
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
+    cv2.setNumThreads(1)  # the workers are the parallelism; more would fight for the same cores
     run = _Run.start(branch, settings, out)
     if resume:
         run.load()
