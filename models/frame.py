@@ -201,68 +201,65 @@ def _has_structure(counts: Float32, despeckled: Float32, noise: float) -> bool:
     tamed = np.clip(counts, despeckled.min(), despeckled.max())
     least_sigma = 0.05 * noise
     for level in _pyramid(tamed):
-        rows, columns = _bands(level)
+        deviation = level - np.float32(cv2.mean(level)[0])
+        rows, columns = _bands(deviation, axis=1), _bands(deviation, axis=0)
         if _drifts(rows, least_sigma) or _drifts(columns, least_sigma):
             return True
-        pixels = level - rows - columns if rows.any() or columns.any() else level
-        if _clustered(pixels) or _correlated(pixels, least_sigma):
+        if rows.any() or columns.any():
+            deviation -= rows + columns
+        if _clustered(deviation) or _correlated(deviation, least_sigma):
             return True
     return False
 
 
-def _bands(level: Float32) -> tuple[Float32, Float32]:
-    """Deviations of the row (height, 1) and column means (1, width) from the mean of the level.
+def _bands(deviation: Float32, *, axis: int) -> Float32:
+    """Means along `axis`, broadcastable against the frame.
 
     All 0 where they vary no more than means of independent pixels do: there, subtracting them
     would only break ties of integer counts by row and so make neighbours alike.
     """
-    mean, sigma = (float(value[0, 0]) for value in cv2.meanStdDev(level))
-    bands = []
-    for axis, shape in ((1, (-1, 1)), (0, (1, -1))):
-        deviation = cv2.reduce(level, axis, cv2.REDUCE_AVG).reshape(shape) - np.float32(mean)
-        independent = sigma**2 / level.shape[axis]
-        bands.append(deviation if np.mean(deviation**2) > 2 * independent else 0 * deviation)
-    return bands[0], bands[1]
+    means = cv2.reduce(deviation, axis, cv2.REDUCE_AVG)
+    independent = _dot(deviation, deviation) / deviation.size / deviation.shape[axis]
+    return means if np.mean(means**2) > 2 * independent else np.zeros_like(means)
 
 
-def _clustered(pixels: Float32) -> bool:
+def _clustered(deviation: Float32) -> bool:
     """Whether the brightest or the darkest pixels lie together.
 
     5 of the 9 pixels of a window are among the brightest share p of a frame of independent pixels
     with probability below 126 p^5; p is such that this happens in one frame of 100 000.
     """
-    share = (1e-5 / (126 * pixels.size)) ** 0.2
-    low, high = np.quantile(_sample(pixels), (share, 1 - share))
-    return _most_of_a_window(pixels > high) or _most_of_a_window(pixels < low)
+    share = (1e-5 / (126 * deviation.size)) ** 0.2
+    low, high = np.quantile(_sample(deviation), (share, 1 - share))
+    return _most_of_a_window(deviation > high) or _most_of_a_window(deviation < low)
 
 
 def _most_of_a_window(mask: NDArray[np.bool_]) -> bool:
     return bool(cv2.medianBlur(mask.view(np.uint8), 3)[1:-1, 1:-1].any())
 
 
-def _correlated(pixels: Float32, least_sigma: float) -> bool:
+def _correlated(deviation: Float32, least_sigma: float) -> bool:
     """Whether diagonal neighbours are alike, with a common part of more than `least_sigma`.
 
-    Over n independent pixels each of the two correlations has mean 0 and variance 1 / n.
+    Over n independent pixels each of the two correlations has mean 0 and variance 1 / n. The few
+    pairs that wrap from the end of one row to the start of another are independent as well.
     """
-    deviation = pixels - np.float32(cv2.mean(pixels)[0])
-    falling = _mean_product(deviation[1:, 1:], deviation[:-1, :-1])
-    rising = _mean_product(deviation[1:, :-1], deviation[:-1, 1:])
-    covariance = (falling + rising) / 2
-    bound = 5.5 * _mean_product(deviation, deviation) / math.sqrt(2 * pixels.size)
-    return covariance > max(bound, least_sigma**2)
+    flat, width = deviation.ravel(), deviation.shape[1]
+    falling = _dot(flat[width + 1 :], flat[: -width - 1])
+    rising = _dot(flat[width - 1 :], flat[: 1 - width])
+    bound = 5.5 * _dot(flat, flat) / math.sqrt(2 * flat.size)
+    return (falling + rising) / 2 > max(bound, flat.size * least_sigma**2)
 
 
 def _drifts(bands: Float32, least_sigma: float) -> bool:
     """Whether neighbouring bands are alike: stripes or shading, not noise of rows or columns."""
     line = bands.ravel()
-    covariance = float(np.mean(line[1:] * line[:-1]))
-    bound = 5.5 * float(np.mean(line**2)) / math.sqrt(line.size)
-    return covariance > max(bound, least_sigma**2)
+    bound = 5.5 * _dot(line, line) / math.sqrt(line.size)
+    return _dot(line[1:], line[:-1]) > max(bound, line.size * least_sigma**2)
 
 
-def _mean_product(a: Float32, b: Float32) -> float:
-    return float(cv2.mean(cv2.multiply(a, b))[0])
+def _dot(a: Float32, b: Float32) -> float:
+    return float(np.vdot(a, b))
 
 
 def _full_scale(dtype: np.dtype[np.generic], bit_depth: int | None) -> float:
