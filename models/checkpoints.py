@@ -81,9 +81,7 @@ def load_published_encoder(path: Path) -> nn.Module:
         When the file cannot be read without executing code from it, or when a tensor is missing,
         unknown, of another shape or type, or not finite. Nothing is skipped.
     """
-    encoder = resnet50_encoder()
-    _load_strictly(encoder, _encoder_tensors(_read_pickle(path), path), path)
-    return encoder.eval()
+    return _resnet50(_encoder_tensors(_read_pickle(path), path), path)
 
 
 def load_compact_encoder(path: Path) -> CompactEncoder:
@@ -98,9 +96,10 @@ def load_compact_encoder(path: Path) -> CompactEncoder:
     stem = tensors.get("conv1.weight")
     if stem is None or stem.ndim != 4 or stem.shape[0] == 0:
         raise CheckpointError(f"{path} does not fit the compact encoder: missing conv1.weight")
-    encoder = CompactEncoder(width=stem.shape[0])
+    with torch.device("meta"):
+        encoder = CompactEncoder(width=stem.shape[0])
     _load_strictly(encoder, tensors, path)
-    return encoder.eval()
+    return encoder
 
 
 def import_published(content_path: Path, quality_path: Path, folder: Path) -> EncoderManifest:
@@ -214,7 +213,10 @@ def _write_manifest(folder: Path, manifest: EncoderManifest) -> None:
 
 def _load_branch(folder: Path, branch: str, layout: Layout, expected_sha256: str) -> nn.Module:
     path = folder / f"{branch}.safetensors"
-    encoder = load_compact_encoder(path) if layout == "compact" else _load_slim_resnet50(path)
+    if layout == "compact":
+        encoder: nn.Module = load_compact_encoder(path)
+    else:
+        encoder = _resnet50(_read_safetensors(path), path)
     found = weights_sha256(encoder)
     if found != expected_sha256:
         raise CheckpointError(
@@ -224,10 +226,11 @@ def _load_branch(folder: Path, branch: str, layout: Layout, expected_sha256: str
     return encoder
 
 
-def _load_slim_resnet50(path: Path) -> nn.Module:
-    encoder = resnet50_encoder()
-    _load_strictly(encoder, _read_safetensors(path), path)
-    return encoder.eval()
+def _resnet50(tensors: StateDict, path: Path) -> nn.Module:
+    with torch.device("meta"):
+        encoder = resnet50_encoder()
+    _load_strictly(encoder, tensors, path)
+    return encoder
 
 
 def _read_safetensors(path: Path) -> StateDict:
@@ -319,6 +322,7 @@ def _weights(checkpoint: object, path: Path) -> StateDict:
 
 
 def _load_strictly(encoder: nn.Module, tensors: StateDict, path: Path) -> None:
+    """Give an encoder on the meta device exactly these weights, in eval mode."""
     expected = encoder.state_dict()
     problems = [
         ("missing", [name for name in expected if name not in tensors]),
@@ -328,7 +332,8 @@ def _load_strictly(encoder: nn.Module, tensors: StateDict, path: Path) -> None:
     said = [f"{kind} {_some(names)}" for kind, names in problems if names]
     if said:
         raise CheckpointError(f"{path} does not fit {_title(encoder)}: {'; '.join(said)}")
-    encoder.load_state_dict(tensors, strict=True)
+    encoder.load_state_dict(tensors, strict=True, assign=True)
+    encoder.eval()
 
 
 def _misfits(expected: StateDict, tensors: StateDict) -> list[str]:

@@ -1,0 +1,200 @@
+"""The extractor on the compact layout: what a frame's features depend on, and what they do not."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.encoders import CompactEncoder, for_inference, weights_sha256
+from models.errors import ImageError
+from models.patches import Anchor
+from models.reiqa import ExtractorSettings, ReIQA
+
+
+def encoder(seed: int) -> CompactEncoder:
+    """Weights from a formula, so that golden values do not hang on a random generator."""
+    network = CompactEncoder()
+    for index, tensor in enumerate(network.state_dict().values()):
+        if not tensor.is_floating_point():
+            continue
+        wave = torch.sin(torch.arange(tensor.numel(), dtype=torch.float64) * 1.7 + index + seed)
+        fan_in = max(1, tensor[0].numel())
+        spread = wave * math.sqrt(4 / fan_in) if tensor.ndim == 4 else 1 + 0.3 * wave
+        tensor.copy_(spread.reshape(tensor.shape))
+    return network
+
+
+def cells(height: int, width: int, *, blur: float = 0.0) -> np.ndarray:
+    y, x = np.indices((height, width))
+    wave = np.sin(x / 7) * np.cos(y / 11) + np.sin((x + 2 * y) / 3) / (1 + blur)
+    disc = (y - height / 2) ** 2 + (x - width / 2) ** 2 < (min(height, width) / 3) ** 2
+    return (200 + disc * (1000 + 400 * wave)).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    torch.set_num_threads(2)
+    return ReIQA(encoder(0), encoder(1), ExtractorSettings(patches=10))
+
+
+def test_features_are_those_of_the_golden_file(extractor, request):
+    golden = json.loads((request.path.parent / "reiqa_compact_golden.json").read_text())
+    features = extractor.features(cells(700, 640))
+    assert features.shape == (960,)
+    np.testing.assert_allclose(features[::40], golden["features"], rtol=1e-3, atol=1e-5)
+
+
+def test_features_are_four_blocks_of_plain_forwards(extractor):
+    frame = cells(300, 300)
+    content, quality = encoder(0).eval(), encoder(1).eval()
+    full = torch.from_numpy(extractor.patches(frame, extractor.anchor(frame)))[:, None]
+    half = nn.functional.avg_pool2d(full, 2)
+    with torch.no_grad():
+        blocks = [
+            content((full - 0.449) / 0.226),
+            content((half - 0.449) / 0.226),
+            quality(full),
+            quality(half),
+        ]
+    expected = torch.cat(blocks, dim=1).mean(dim=0).numpy()
+    np.testing.assert_allclose(extractor.features(frame), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_repeated_calls_are_identical_and_leave_global_randomness_alone(extractor):
+    frame = cells(500, 400)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    one, other = extractor.features(frame), extractor.features(frame)
+    np.testing.assert_array_equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]
+
+
+def test_gain_and_offset_of_the_camera_do_not_matter(extractor):
+    frame = cells(400, 400)
+    np.testing.assert_allclose(
+        extractor.features(frame), extractor.features(frame * 5 + 100), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_float_and_uint16_frames_give_the_same(extractor):
+    frame = cells(400, 400)
+    np.testing.assert_allclose(
+        extractor.features(frame), extractor.features(frame.astype(np.float32)), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 300), (255, 255), (256, 256), (257, 256)])
+@pytest.mark.parametrize("level", [None, 0, 65535])
+def test_small_and_constant_frames_have_finite_features(extractor, shape, level):
+    frame = cells(*shape) if level is None else np.full(shape, level, np.uint16)
+    assert np.isfinite(extractor.features(frame)).all()
+
+
+def test_a_frame_is_anchored_to_itself(extractor):
+    frame = cells(500, 500)
+    anchor = Anchor.from_dict(json.loads(json.dumps(extractor.anchor(frame).to_dict())))
+    np.testing.assert_array_equal(extractor.features(frame), extractor.features(frame, anchor))
+
+
+def test_an_anchor_fixes_patches_and_normalisation_for_other_frames(extractor):
+    frame, dimmer = cells(500, 500), cells(500, 500) // 2
+    anchor = extractor.anchor(frame)
+    assert len(anchor.positions) == extractor.settings.top_patches == 2
+    patches = extractor.patches(dimmer, anchor)
+    window = anchor.normalisation
+    for patch, (y, x) in zip(patches, anchor.positions, strict=True):
+        cut = dimmer[y : y + 256, x : x + 256].astype(np.float32)
+        expected = np.clip((cut - window.lo) / (window.hi - window.lo), 0, 1)
+        np.testing.assert_allclose(patch, expected, atol=1e-6)
+
+
+def test_an_anchor_without_normalisation_lets_each_frame_have_its_own(extractor):
+    frame, dimmer = cells(500, 500), cells(500, 500) // 2
+    anchor = dataclasses.replace(extractor.anchor(frame), normalisation=None)
+    np.testing.assert_allclose(
+        extractor.patches(dimmer, anchor), extractor.patches(frame, anchor), atol=2e-3
+    )
+
+
+def test_of_more_anchored_positions_each_frame_takes_its_sharpest(extractor):
+    frame = np.random.default_rng(0).normal(500, 1, (300, 900)).astype(np.float32)
+    frame[:, 600:] += np.random.default_rng(1).normal(0, 300, (300, 300))
+    anchor = Anchor((300, 900), ((0, 0), (0, 300), (0, 620), (40, 640)), None)
+    spread = extractor.patches(frame, anchor).std(axis=(1, 2))
+    assert len(spread) == 2
+    assert spread.min() > 0.1
+
+
+@pytest.mark.parametrize(
+    "anchor",
+    [
+        Anchor((500, 501), ((0, 0),), None),
+        Anchor((500, 500), ((245, 0),), None),
+        Anchor((500, 500), tuple((0, x) for x in range(11)), None),
+    ],
+    ids=["other size", "outside", "too many"],
+)
+def test_an_anchor_that_does_not_fit_is_refused(extractor, anchor):
+    with pytest.raises(ImageError, match="anchor"):
+        extractor.features(cells(500, 500), anchor)
+
+
+def test_folding_batch_norm_changes_rounding_only():
+    network = encoder(3).eval()
+    x = torch.rand(2, 1, 128, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(for_inference(network)(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_every_stage_reach_the_output():
+    network = encoder(0).eval()
+    with torch.no_grad():
+        features = network(torch.rand(2, 1, 128, 128))
+    assert features.shape == (2, network.feature_dim) == (2, 240)
+    assert all(block.std() > 0 for block in features[0].split([16, 32, 64, 128]))
+
+
+def test_the_weights_hash_sees_every_value_and_nothing_else():
+    network = encoder(0)
+    before = weights_sha256(network)
+    assert weights_sha256(encoder(0).to(memory_format=torch.channels_last).eval()) == before
+    with torch.no_grad():
+        network.stages[3][1].bn2.running_var[7] += 1e-6
+    assert weights_sha256(network) != before
+
+
+def test_settings_survive_json_and_can_be_compared_and_hashed():
+    settings = ExtractorSettings(patches=16, p_high=99.5)
+    again = ExtractorSettings.from_dict(json.loads(json.dumps(settings.to_dict())))
+    assert again == settings
+    assert hash(again) == hash(settings)
+
+
+def test_settings_with_a_missing_name_are_not_completed_by_defaults():
+    values = ExtractorSettings().to_dict()
+    del values["top_k"]
+    with pytest.raises(ValueError, match="top_k"):
+        ExtractorSettings.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"layout": "v2"},
+        {"patch_size": 250},
+        {"patches": 0},
+        {"top_k": 0.0},
+        {"min_roi_cover": 1.5},
+        {"p_low": 99.9},
+        {"pooling": "max"},
+    ],
+)
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ExtractorSettings(**wrong)
