@@ -96,7 +96,7 @@ class PretrainSettings:
     weight_decay: float = 1e-4
     warm_up: float = 0.03
     steps: int = 4000
-    pool_images: int = 800
+    pool_images: int = 400
     pool_px: int = 320
     objectives: int = 22
     real_share: float = 0.5
