@@ -10,13 +10,12 @@ import dataclasses
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from pymmcore_plus.experimental.unicore import (
     CameraDevice,
-    Device,
     ShutterDevice,
     StageDevice,
     StateDevice,
@@ -24,22 +23,25 @@ from pymmcore_plus.experimental.unicore import (
 )
 
 from devices.knob import knob
+from devices.worlds import join_world
 
 __all__ = [
     "FrameCamera",
+    "Joining",
     "ShutterDevice",
     "StageDevice",
     "StateDevice",
-    "WorldName",
     "XYStageDevice",
     "add_properties",
 ]
 
 BINNINGS = (1, 2, 4, 8)
 
+W = TypeVar("W")
+
 
 def add_properties(
-    device: Device,
+    device: Any,
     settings: type,
     *,
     read: Callable[[Any], Any],
@@ -93,6 +95,51 @@ class WorldName:
     """The pre-init property ``World``: devices with equal names see the same world."""
 
     name: str = knob("World", "default")
+
+
+class Joining(Generic[W]):
+    """Mixin: a device that shares a world with the others that name the same one.
+
+    A subclass says what kind of world in `world_class` and calls `add_world_name` when it is
+    built.
+    """
+
+    world_class: Callable[[], W]
+    _world: W | None = None
+    _world_name = WorldName()
+
+    @property
+    def world(self) -> W:
+        """The common world, joined when first needed."""
+        if self._world is None:
+            self._world = join_world(type(self).world_class, self._world_name.name)
+        return self._world
+
+    def add_world_name(self) -> None:
+        """Add the property ``World``."""
+        add_properties(
+            self,
+            WorldName,
+            read=lambda device: device._world_name,
+            write=lambda device, name: device._name_world(name),
+            pre_init=True,
+        )
+
+    def initialize(self) -> None:
+        """Join the world."""
+        _ = self.world
+
+    def shutdown(self) -> None:
+        """Leave the world; it ends when the last device has left."""
+        self._world = None
+
+    def _name_world(self, name: WorldName) -> None:
+        if self._world is not None and name != self._world_name:
+            raise RuntimeError(
+                f"this device is already in the world {self._world_name.name!r}; set World "
+                "before every other property and before the devices are initialized"
+            )
+        self._world_name = name
 
 
 class _Binnings(tuple[int, ...]):

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from devices.python_device import FrameCamera
-from devices.simulated.joining import Joining, add_settings
+from devices.simulated.joining import SimulatedDevice, add_settings
 from devices.simulated.settings import Light, Mounting, Pace, Scene, Sensor
 
 
-class SimulatedCamera(Joining, FrameCamera):
+class SimulatedCamera(SimulatedDevice, FrameCamera):
     """Widefield camera over a seeded specimen."""
 
     def __init__(self) -> None:

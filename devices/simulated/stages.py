@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from devices.python_device import ShutterDevice, StageDevice, StateDevice, XYStageDevice
-from devices.simulated.joining import Joining, add_settings
+from devices.simulated.joining import SimulatedDevice, add_settings
 from devices.simulated.settings import FocusDraw, Mechanics
 
 
-class SimulatedZStage(Joining, StageDevice):
+class SimulatedZStage(SimulatedDevice, StageDevice):
     """Focus drive with play, swing and drift.
 
     ``TrueFocus_um``, ``TrueSharpest_um`` and ``TrueDefocus_um`` are the truth: only tests read
@@ -62,7 +62,7 @@ class SimulatedZStage(Joining, StageDevice):
         self._origin_um = self.world.z_um()
 
 
-class SimulatedXYStage(Joining, XYStageDevice):
+class SimulatedXYStage(SimulatedDevice, XYStageDevice):
     """Moves the specimen at once and exactly; past its edge the picture begins again."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class SimulatedXYStage(Joining, XYStageDevice):
         self._origin_um = (self._origin_um[0], self.world.xy_um[1])
 
 
-class SimulatedShutter(Joining, ShutterDevice):
+class SimulatedShutter(SimulatedDevice, ShutterDevice):
     """Lets light through, or not; closed, nothing bleaches."""
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ _TURRET = (
 )
 
 
-class SimulatedObjectives(Joining, StateDevice):
+class SimulatedObjectives(SimulatedDevice, StateDevice):
     """Turret of three dry objectives; a turn sets ``NA`` and ``PixelSize_um`` of the camera.
 
     The specimen is drawn anew at the new pixel size, so the same seed shows another place.
