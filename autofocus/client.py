@@ -3,7 +3,7 @@
 >>> with Client("http://127.0.0.1:8000") as microscope:  # doctest: +SKIP
 ...     run = microscope.autofocus(range_um=60)
 ...     if not run.locked:
-...         print(run.verdict, run.reason)
+...         print(run.reason)
 """
 
 from __future__ import annotations

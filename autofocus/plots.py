@@ -40,7 +40,7 @@ def curve_png(record: RunRecord) -> bytes:
 def _title(record: RunRecord) -> str:
     if record.result is None:
         return f"{record.run_id}   {record.status.value}"
-    return f"{record.run_id}   {record.result.verdict}"
+    return f"{record.run_id}   {record.result.verdict.value}"
 
 
 def _draw_readings(axes: Axes, points: Sequence[CurvePoint], scorer: str) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autofocus.service import problems
 
@@ -65,6 +65,35 @@ class LocalPagesOnly:
             refusal = problems.make(403, "foreign-page", reason)
             return await problems.response(Request(scope), refusal)(scope, receive, send)
         return await self._app(scope, receive, send)
+
+
+class OwnFilesOnly:
+    """Tells the browser to load nothing from elsewhere into our pages.
+
+    ReDoc's script fetches a logo from its maker's site; on a microscope PC without internet that
+    request hangs, and on one with internet it tells somebody that we exist.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and add the policy to a page."""
+
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if headers.get("content-type", "").startswith("text/html"):
+                    headers["Content-Security-Policy"] = _POLICY
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
+
+
+_POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' blob:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+)
 
 
 def _foreign(host: str, origin: str | None) -> str | None:

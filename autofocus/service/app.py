@@ -16,7 +16,7 @@ from autofocus.conductor import Conductor, LoadScorer
 from autofocus.config import Rig
 from autofocus.runs import RunStore
 from autofocus.service import problems, routes
-from autofocus.service.access import LocalPagesOnly, token_required
+from autofocus.service.access import LocalPagesOnly, OwnFilesOnly, token_required
 from devices import Microscope
 
 _DESCRIPTION = """\
@@ -75,6 +75,7 @@ def create_app(
         app.include_router(router, dependencies=guarded)
     app.include_router(routes.OPEN)
     problems.install(app)
+    app.add_middleware(OwnFilesOnly)
     if not token:
         app.add_middleware(LocalPagesOnly)
     app.openapi = _truthful(app.openapi)

@@ -49,6 +49,6 @@ def test_the_client_speaks_the_same_language(client: httpx.Client) -> None:
         assert microscope.abort(run.run_id).state == "finished"
         assert microscope.stop().state == "stopped"
         assert microscope.microscope().halted
-        with pytest.raises(ServiceError, match="1e\\+06|1000000") as refused:
+        with pytest.raises(ServiceError, match="outside") as refused:
             microscope.move_to(1e6)
         assert refused.value.problem.status == 422
