@@ -252,10 +252,13 @@ def _correlated(deviation: Float32, least_sigma: float) -> bool:
 
 
 def _drifts(bands: Float32, least_sigma: float) -> bool:
-    """Whether neighbouring bands are alike: stripes or shading, not noise of rows or columns."""
+    """Whether bands up to 7 apart are alike or opposite: stripes or shading, not noise of rows."""
     line = bands.ravel()
-    bound = 5.5 * _dot(line, line) / math.sqrt(line.size)
-    return _dot(line[1:], line[:-1]) > max(bound, line.size * least_sigma**2)
+    # A few bright columns of a worn sensor are no pattern.
+    usual = 4 * np.median(np.abs(line))
+    line = np.clip(line, -usual, usual)
+    bound = max(5.5 * _dot(line, line) / math.sqrt(line.size), line.size * least_sigma**2)
+    return any(abs(_dot(line[lag:], line[:-lag])) > bound for lag in range(1, 8))
 
 
 def _dot(a: Float32, b: Float32) -> float:
