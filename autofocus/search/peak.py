@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from autofocus.search.protocol import Reading
 
-# Below this share of the height the flanks of real focus curves are no longer bell-shaped.
-LOWEST_SHARE = 0.35
-FEWEST_POINTS = 4
+# The top of a focus curve is bell-shaped, its flanks are not: the fit takes the highest part of the
+# peak that holds enough readings and falls by enough noise to have a shape at all.
+SHARES = (0.75, 0.5, 0.35)
+FEWEST_POINTS = 5
+LEAST_FALL_IN_NOISE = 8.0
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,12 @@ def fit_peak(curve: Sequence[Reading], *, baseline: float, noise: float) -> Peak
     height = float(score[best] - baseline)
     if height <= 0 or best in (0, len(ordered) - 1):
         return None
-    near = _contiguous_top(score, best, baseline + LOWEST_SHARE * height)
-    if np.unique(z[near]).size < FEWEST_POINTS:
-        near = slice(max(0, best - 2), best + 3)
+    steep = [share for share in SHARES if (1 - share) * height >= LEAST_FALL_IN_NOISE * noise]
+    tops = (
+        _contiguous_top(score, best, baseline + share * height) for share in steep or SHARES[-1:]
+    )
+    enough = (top for top in tops if np.unique(z[top]).size >= FEWEST_POINTS)
+    near = next(enough, slice(max(0, best - 2), best + 3))
     if np.unique(z[near]).size < 3:
         return None
     return _fit(z[near], score[near] - baseline, baseline=baseline, noise=noise, best_z=z[best])
