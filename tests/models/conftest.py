@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from pymmcore_plus import CMMCorePlus
 
-DEMO_Z_UM = (0, 0.5, 1, 2, 3, 5, 8, 12, 20, 35, 60, 100, 150, 200, 250, 300)
+DEMO_Z_UM = (0, 0.5, 1, 2, 4, 8, 20, 50, 100, 200, 300)
 
 
 @pytest.fixture(scope="session")
