@@ -12,8 +12,7 @@ from devices.simulated.settings import FocusDraw, Mechanics
 class SimulatedZStage(SimulatedDevice, StageDevice):
     """Focus drive with play, swing and drift.
 
-    ``TrueFocus_um``, ``TrueSharpest_um`` and ``TrueDefocus_um`` are the truth: only tests read
-    them.
+    ``TrueFocus_um`` and ``TrueDefocus_um`` are the truth: only tests read them.
     """
 
     def __init__(self) -> None:
@@ -29,13 +28,12 @@ class SimulatedZStage(SimulatedDevice, StageDevice):
             limits=(-1e6, 1e6),
             property_type=float,
         )
-        for name in ("true_sharpest_um", "true_defocus_um"):
-            self.register_property(
-                "".join(word.title() for word in name.split("_")[:-1]) + "_um",
-                getter=lambda stage, name=name: getattr(stage.world, name),
-                is_read_only=True,
-                property_type=float,
-            )
+        self.register_property(
+            "TrueDefocus_um",
+            getter=lambda stage: stage.world.true_defocus_um,
+            is_read_only=True,
+            property_type=float,
+        )
 
     def set_position_um(self, val: float) -> None:
         """Start a move; ValueError outside the drive's limits."""

@@ -31,7 +31,7 @@ def fluorescent(layer, *, offset_um=0.0):
     return Specimen(((offset_um, layer),), "beads", "fluorescence")
 
 
-def pupil_autocorrelation(objective, s, defocus_um, side=801):
+def pupil_autocorrelation(objective, s, defocus_um, side=501):
     """OTF at normalised frequency s by brute force, on a grid of pupil points."""
     u = np.linspace(-1, 1, side)
     y, x = np.meshgrid(u, u, indexing="ij")
@@ -70,7 +70,7 @@ def test_otf_is_the_autocorrelation_of_the_pupil(objective, defocus_dof):
     defocus_um = defocus_dof * depth_of_field_um(objective)
     shape = (512, 512)
     otf = fluorescence_otf(objective, defocus_um=defocus_um, shape=shape)
-    for column in (1, 3, 10, 40, 120):
+    for column in (1, 3, 10, 40):
         frequency = column / (shape[1] * objective.pixel_size_um)
         s = frequency * objective.wavelength_um / objective.na
         wanted = pupil_autocorrelation(objective, s, defocus_um)
