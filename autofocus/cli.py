@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -24,6 +26,7 @@ from autofocus.config import Rig, load_rig
 from autofocus.errors import AutofocusError
 from autofocus.focus import plan as plan_focus
 from autofocus.options import takes_search_options
+from autofocus.replay import replay_rig
 from autofocus.runs import RunRecord, RunStore
 from autofocus.service.access import is_loopback
 from autofocus.service.answers import PlanOut, RunOut
@@ -53,6 +56,16 @@ ConfigFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 StartZ = Annotated[
     float | None, typer.Option("--start-z-um", help="Move the stage here first, um.")
+]
+Replay = Annotated[
+    Path | None,
+    typer.Option("--replay", help="Recorded z-stack to focus in, instead of hardware."),
+]
+ZStep = Annotated[
+    float | None, typer.Option("--z-step", help="Distance between its planes, um.", min=0.0)
+]
+ZPositions = Annotated[
+    str | None, typer.Option("--z-positions", help='Position of each plane, um: "0 0.5 1.2".')
 ]
 
 
@@ -104,24 +117,21 @@ def serve(
 @app.command()
 @takes_search_options
 def focus(
-    body: SearchBody, config: ConfigFile = None, start_z_um: StartZ = None, as_json: AsJson = False
+    body: SearchBody,
+    config: ConfigFile = None,
+    replay: Replay = None,
+    z_step: ZStep = None,
+    z_positions: ZPositions = None,
+    start_z_um: StartZ = None,
+    as_json: AsJson = False,
 ) -> None:
     """Focus once and print the verdict; exit code 0 only when locked.
 
     Ctrl-C ends the run and puts the microscope back.
     """
-    rig = load_rig(config)
-    microscope = Microscope.open(rig.microscope)
-    conductor = Conductor(rig, microscope, scorers_of(rig), RunStore(rig.runs_dir))
     console = Console(stderr=True, quiet=as_json)
-    try:
-        if start_z_um is not None:
-            conductor.move_to(start_z_um).result()
-        run = conductor.start(body.focus_request())
-        _announce(rig, microscope.state, scorers_of(rig)(body.scorer, body.head), console)
-        record = _follow(run, conductor, console)
-    finally:
-        conductor.close()
+    with _rig(config, replay, z_step, z_positions) as rig:
+        record = _focus_once(rig, body, start_z_um, console)
     terminal.print_result(record, console)
     if as_json:
         typer.echo(RunOut.of(record).model_dump_json(indent=2, exclude={"links"}))
@@ -132,11 +142,19 @@ def focus(
 @app.command()
 @takes_search_options
 def plan(
-    body: SearchBody, config: ConfigFile = None, start_z_um: StartZ = None, as_json: AsJson = False
+    body: SearchBody,
+    config: ConfigFile = None,
+    replay: Replay = None,
+    z_step: ZStep = None,
+    z_positions: ZPositions = None,
+    start_z_um: StartZ = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say where a run would go and how many exposures it may take; focuses nothing."""
-    rig = load_rig(config)
-    with Microscope.open(rig.microscope) as microscope:
+    with (
+        _rig(config, replay, z_step, z_positions) as rig,
+        Microscope.open(rig.microscope) as microscope,
+    ):
         if start_z_um is not None:
             microscope.move_to(start_z_um)
         planned = plan_focus(rig, body.focus_request(), state=microscope.state)
@@ -156,6 +174,50 @@ def scorers_of(rig: Rig) -> LoadScorer:
         return ClassicalScorer(name or rig.scorer or DEFAULT_MEASURE)
 
     return load
+
+
+@contextmanager
+def _rig(
+    config: Path | None, replay: Path | None, z_step: float | None, z_positions: str | None
+) -> Iterator[Rig]:
+    """The rig of a rig file, or the recorded stack in its place."""
+    rig = load_rig(config)
+    if replay is None:
+        yield rig
+        return
+    with TemporaryDirectory() as folder:
+        yield replay_rig(
+            rig,
+            replay,
+            Path(folder),
+            z_step_um=z_step,
+            z_positions_um=_numbers(z_positions),
+            keep_optics=config is not None,
+        )
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(map(float, text.replace(",", " ").split()))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--z-positions") from error
+
+
+def _focus_once(
+    rig: Rig, body: SearchBody, start_z_um: float | None, console: Console
+) -> RunRecord:
+    microscope = Microscope.open(rig.microscope)
+    load_scorer = scorers_of(rig)
+    conductor = Conductor(rig, microscope, load_scorer, RunStore(rig.runs_dir))
+    try:
+        _announce(rig, microscope.state, load_scorer(body.scorer, body.head), console)
+        if start_z_um is not None:
+            conductor.move_to(start_z_um).result()
+        return _follow(conductor.start(body.focus_request()), conductor, console)
+    finally:
+        conductor.close()
 
 
 def _follow(run: LiveRun, conductor: Conductor, console: Console) -> RunRecord:

@@ -78,6 +78,7 @@ class OpticsSection(_Section):
     magnification: Positive | None = None
     pixel_size_um: Positive
     wavelength_um: Positive = 0.55
+    dof_um: Positive | None = None
     head: str | None = None
 
     @model_validator(mode="after")
@@ -87,7 +88,9 @@ class OpticsSection(_Section):
 
     def optics(self) -> Optics:
         """The numbers that decide the depth of field."""
-        return Optics(self.na, self.immersion_index, self.pixel_size_um, self.wavelength_um)
+        return Optics(
+            self.na, self.immersion_index, self.pixel_size_um, self.wavelength_um, self.dof_um
+        )
 
 
 class SearchSection(_Section):

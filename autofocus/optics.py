@@ -20,18 +20,23 @@ class Optics:
         Camera pixel in the specimen at binning 1, um.
     wavelength_um : float
         Emission wavelength (fluorescence) or mean wavelength of the lamp, um.
+    dof_um : float or None
+        Total depth of field as measured or chosen, um; takes the place of the formula.
     """
 
     na: float
     immersion_index: float
     pixel_size_um: float
     wavelength_um: float
+    dof_um: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("na", "immersion_index", "pixel_size_um", "wavelength_um"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} = {value} must be a positive number")
+        if self.dof_um is not None and not (math.isfinite(self.dof_um) and self.dof_um > 0):
+            raise ValueError(f"dof_um = {self.dof_um} must be a positive number, or left out")
         if self.na >= self.immersion_index:
             raise ValueError(
                 f"na = {self.na} must be below immersion_index = {self.immersion_index}; "
@@ -47,6 +52,8 @@ class Optics:
         >>> Optics(0.75, 1.0, 0.325, 0.53).depth_of_field_um()  # 0.942 + 0.433
         1.3755...
         """
+        if self.dof_um is not None:
+            return self.dof_um
         diffraction = self.wavelength_um * self.immersion_index / self.na**2
         sampling = self.immersion_index * self.pixel_size_um * binning / self.na
         return diffraction + sampling

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from test_replay import EVEN_UM, record
 
 from autofocus.cli import main
 from autofocus.config import builtin_configs
@@ -212,6 +213,19 @@ def test_a_rig_file_that_is_not_there_is_a_bad_configuration(run_here, tmp_path:
 
     assert code == 2
     assert "none.toml" in err
+
+
+def test_focuses_in_a_recorded_stack(run_here, tmp_path: Path) -> None:
+    stack = record(tmp_path / "stack.tif", EVEN_UM, 15)
+    rig_file = write_rig(tmp_path)
+    replay = ("--replay", stack, "--z-step", "0.5", "--start-z-um", "2", "--json")
+
+    code, out, err = run_here("focus", "--config", rig_file, *replay)
+
+    assert code == 0, err
+    assert json.loads(out)["final_z_um"] == pytest.approx(7.5)
+    assert run_here("focus", "--replay", stack)[0] == 2
+    assert run_here("focus", "--replay", stack, "--z-positions", "0 1 x")[0] == 2
 
 
 def test_plan_lists_positions_and_focuses_nothing(run_here, rig_file: Path) -> None:

@@ -14,7 +14,7 @@ from autofocus.client import Client
 from autofocus.config import load_rig
 
 sys.path.insert(0, str(Path(__file__).parent / "service"))
-from demo_service import demo_rig, serving  # noqa: E402
+from demo_service import demo_rig, serving
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
