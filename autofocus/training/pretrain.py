@@ -67,7 +67,8 @@ class PretrainSettings:
     jitter : float
         Spread of gain, offset and gamma between the two crops of a pair.
     queue_size, momentum, temperature, projection : int, float, float, int
-        Of MoCo. A momentum below the published 0.999 suits a run of a few thousand steps.
+        Of MoCo. A momentum below the published 0.999 suits a run of a few thousand steps; a short
+        queue lets the versions of the same image weigh more among the negatives.
     learning_rate, weight_decay, warm_up : float
         AdamW; linear warm-up over this share of the run, then a cosine to 1 % of the rate.
     steps : int
@@ -88,7 +89,7 @@ class PretrainSettings:
     distorted: int = 6
     content_images: int = 96
     jitter: float = 0.15
-    queue_size: int = 16384
+    queue_size: int = 1024
     momentum: float = 0.99
     temperature: float = 0.2
     projection: int = 128
@@ -96,7 +97,7 @@ class PretrainSettings:
     weight_decay: float = 1e-4
     warm_up: float = 0.03
     steps: int = 4000
-    pool_images: int = 400
+    pool_images: int = 800
     pool_px: int = 320
     objectives: int = 22
     real_share: float = 0.5
@@ -318,11 +319,11 @@ class _Run:
         return tensor.to(memory_format=torch.channels_last)
 
     def export(self) -> Path:
-        """Write the query encoder: annealed to the end, it has nothing to gain from averaging."""
+        """Write the slow copy: its features read defocus better in every run that was compared."""
         file = self.out / f"{self.branch}.safetensors"
         tensors = {
             name: tensor.detach().cpu().contiguous()
-            for name, tensor in self.model.query.encoder.state_dict().items()
+            for name, tensor in self.model.key.encoder.state_dict().items()
         }
         metadata = {
             "architecture": "CompactEncoder",
