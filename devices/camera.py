@@ -138,8 +138,7 @@ class Camera:
         if image.size == 0 or image.ndim not in (2, 3):
             raise SnapFailed(f"camera {self._label!r} gave an array of shape {image.shape}")
         if image.ndim == 2:
-            # MMCore may hand out its own buffer, which the next snap overwrites.
-            return image.copy()
+            return image
         mean = image[..., :3].mean(axis=2)
         return mean.round().astype(image.dtype) if image.dtype.kind in "ui" else mean
 

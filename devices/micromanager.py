@@ -133,8 +133,9 @@ def load_core(config: Path, adapter_paths: Sequence[Path] = ()) -> CMMCorePlus:
     cfg.check_initializes()
     core = _new_core(cfg.needs_python_devices, adapter_paths)
     try:
-        _load(core, cfg)
-        _check_initialized(core, cfg)
+        with _complaints() as complaints:
+            _load(core, cfg)
+        _check_initialized(core, cfg, complaints)
         _check_roles(core, cfg)
     except BaseException:
         release(core)
@@ -228,16 +229,47 @@ def _load(core: CMMCorePlus, cfg: Cfg) -> None:
         raise DeviceConfigError(f"{cfg.where_blamed(str(error))}: {said}") from error
 
 
-def _check_initialized(core: CMMCorePlus, cfg: Cfg) -> None:
+@contextmanager
+def _complaints() -> Iterator[list[logging.LogRecord]]:
+    """Collect what the core only logs: why a Python device did not initialize."""
+    logger = logging.getLogger("pymmcore_plus")
+    collector = _Collector()
+    logger.addHandler(collector)
+    try:
+        yield collector.records
+    finally:
+        logger.removeHandler(collector)
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def _check_initialized(
+    core: CMMCorePlus, cfg: Cfg, complaints: Sequence[logging.LogRecord]
+) -> None:
     """Refuse devices that failed to initialize, which the core only logs."""
     for device in Core(core).devices():
         if device.initialization == "InitializedSuccessfully":
             continue
         raise DeviceConfigError(
             f"{cfg.where_loaded(device.label)}: device {device.label!r} ({device.library}/"
-            f"{device.name}) did not initialize (state {device.initialization}); check that it is "
-            f"switched on and connected, and that its lines come before `{INITIALIZE}`"
+            f"{device.name}) did not initialize (state {device.initialization})"
+            f"{_reason(device.label, complaints)}; check that it is switched on and connected, "
+            f"and that its lines come before `{INITIALIZE}`"
         )
+
+
+def _reason(label: str, complaints: Sequence[logging.LogRecord]) -> str:
+    for record in complaints:
+        if repr(label) in record.getMessage() and record.exc_info:
+            return f": {record.exc_info[1]}"
+    return ""
 
 
 def _check_roles(core: CMMCorePlus, cfg: Cfg) -> None:
