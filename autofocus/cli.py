@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
@@ -77,6 +78,10 @@ def main() -> None:
         app()
     except (AutofocusError, DeviceError, ModelError) as error:
         print(f"autofocus: {error}", file=sys.stderr)
+        sys.exit(FAULT)
+    except Exception:
+        # Python would end with 1, which means that a run ended without a lock.
+        traceback.print_exc()
         sys.exit(FAULT)
 
 

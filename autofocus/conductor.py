@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import Literal, TypeVar
 
 from autofocus.config import Rig
-from autofocus.errors import BusyError
+from autofocus.errors import BusyError, StorageError
 from autofocus.focus import CurvePoint, FocusRequest, plan, run_focus
 from autofocus.runs import RunFolder, RunRecord, RunStore, new_run_id
 from devices import AcquisitionSettings, Frame, Halted, HardwareThread, Microscope
@@ -117,8 +117,8 @@ class Conductor:
         ------
         BusyError
             When another run has the microscope.
-        RequestError, ModelError
-            When the rig or the scorer must refuse; nothing has moved.
+        RequestError, ModelError, StorageError
+            When the rig or the scorer must refuse, or nothing can be written; nothing has moved.
         """
         self._refuse_if_busy()
         plan(self.rig, request, state=self.microscope.state)
@@ -204,7 +204,7 @@ class Conductor:
             self._live = run
         try:
             return self.runs.begin(run.opening)
-        except OSError:
+        except StorageError:
             self._live = None
             raise
 

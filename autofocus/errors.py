@@ -4,7 +4,8 @@ AutofocusError
 ├── ConfigError     the rig file is wrong: correct it and start again
 ├── RequestError    what was asked for cannot be done on this rig (HTTP 422)
 ├── BusyError       another run has the microscope (HTTP 409)
-└── RunNotFound     no run has this id (HTTP 404)
+├── RunNotFound     no run has this id (HTTP 404)
+└── StorageError    the folder of runs cannot be written (HTTP 507)
 
 A verdict other than ``locked`` is an answer, never one of these.
 """
@@ -40,3 +41,7 @@ class BusyError(AutofocusError):
 
 class RunNotFound(AutofocusError):  # noqa: N818 - reads as what happened
     """No run has this id."""
+
+
+class StorageError(AutofocusError):
+    """The folder of runs cannot be written: free the disk, or name another folder."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -20,7 +21,7 @@ import tifffile
 from pydantic import TypeAdapter
 
 from autofocus import __version__
-from autofocus.errors import RunNotFound
+from autofocus.errors import RunNotFound, StorageError
 from autofocus.focus import CurvePoint, FocusRequest, FocusResult
 from devices import Frame
 
@@ -99,16 +100,20 @@ class RunFolder:
 
     def add(self, point: CurvePoint) -> None:
         """Append one reading to ``curve.csv``."""
-        with (self.folder / CURVE).open("a", encoding="utf-8", newline="") as file:
+        with (
+            _storing(self.folder),
+            (self.folder / CURVE).open("a", encoding="utf-8", newline="") as file,
+        ):
             csv.writer(file).writerow(_curve_row(point))
 
     def add_frame(self, index: int, frame: Frame) -> None:
         """Save frame ``index`` of the run as ``frames/NNN_z<um>.tif``, raw counts."""
-        frames = self.folder / FRAMES
-        frames.mkdir(exist_ok=True)
         settings = {"z_um": frame.z_um, "exposure_ms": frame.exposure_ms, "binning": frame.binning}
+        frames = self.folder / FRAMES
         name = f"{index:03d}_z{frame.z_um:+.3f}.tif"
-        tifffile.imwrite(frames / name, frame.image, description=json.dumps(settings))
+        with _storing(frames):
+            frames.mkdir(exist_ok=True)
+            tifffile.imwrite(frames / name, frame.image, description=json.dumps(settings))
 
     def finish(self, result: FocusResult) -> RunRecord:
         """Write the answer of the run."""
@@ -136,11 +141,17 @@ class RunStore:
         self.folder = folder
 
     def begin(self, record: RunRecord) -> RunFolder:
-        """Make the folder of a run that starts now."""
+        """Make the folder of a run that starts now.
+
+        Raises
+        ------
+        StorageError
+            When it cannot be written.
+        """
         folder = self.folder / record.run_id
-        folder.mkdir(parents=True)
-        with (folder / CURVE).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow(_CURVE_FIELDS)
+        with _storing(folder):
+            folder.mkdir(parents=True)
+            (folder / CURVE).write_bytes((",".join(_CURVE_FIELDS) + "\r\n").encode())
         _write_report(folder, record)
         return RunFolder(folder, record)
 
@@ -197,8 +208,19 @@ def curve_csv(points: tuple[CurvePoint, ...]) -> str:
 
 def _write_report(folder: Path, record: RunRecord) -> None:
     draft = folder / f"{REPORT}.part"
-    draft.write_bytes(record_json(record))
-    os.replace(draft, folder / REPORT)  # noqa: PTH105 - atomic on every platform; rename is not
+    with _storing(folder):
+        draft.write_bytes(record_json(record))
+        draft.replace(folder / REPORT)
+
+
+@contextmanager
+def _storing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {folder}: {error}; free the disk, or set runs_dir in the rig file"
+        ) from error
 
 
 def _curve_row(point: CurvePoint) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from test_replay import EVEN_UM, record
+from test_replay_rig import EVEN_UM, record
 
 from autofocus.cli import main
 from autofocus.config import builtin_configs

@@ -22,6 +22,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     errors.RunNotFound: (404, "run-not-found"),
     errors.BusyError: (409, "busy"),
     errors.RequestError: (422, "refused-by-rig"),
+    errors.StorageError: (507, "storage"),
     errors.ConfigError: (500, "rig-file"),
     devices.LimitError: (422, "outside-limits"),
     devices.Halted: (409, "stopped"),
@@ -84,6 +85,7 @@ _DESCRIPTIONS = {
     500: "A rig file, model file or program at fault; the server's log has more.",
     503: "The hardware reported a fault; the stage was put back where that was possible.",
     504: "A device did not answer in time.",
+    507: "The folder of runs cannot be written.",
 }
 
 
@@ -110,4 +112,6 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     # Starlette raises the error again after this answer, so the server's log has the traceback.
-    return response(request, make(500, "internal-error", f"{type(error).__name__}: {error}"))
+    # Then the server drops the connection; a client that was not told would use it again.
+    problem = make(500, "internal-error", f"{type(error).__name__}: {error}")
+    return response(request, problem, Connection="close")

@@ -52,7 +52,7 @@ SearchRequest = Annotated[
                 "Location": {"description": "Where the run is.", "schema": {"type": "string"}}
             },
         },
-        **described(409, 422, 500, 503, 504),
+        **described(409, 422, 500, 503, 504, 507),
     },
 )
 async def autofocus(conductor: TheConductor, response: Response, body: SearchRequest) -> RunOut:
