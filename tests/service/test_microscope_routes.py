@@ -11,6 +11,8 @@ import tifffile
 from demo_service import assert_problem
 from PIL import Image
 
+from autofocus.config import load_rig
+
 
 def test_moves_the_stage_and_answers_where_it_is(shared_client: httpx.Client) -> None:
     answer = shared_client.post("/stage", json={"z_um": -12.5})
@@ -97,7 +99,7 @@ def test_shows_the_microscope(shared_client: httpx.Client) -> None:
 
     assert state["camera"] == "Camera"
     assert state["focus_device"] == "Z"
-    assert state["dof_um"] == pytest.approx(0.53 / 0.5**2 + 0.5 / 0.5)
+    assert state["dof_um"] == pytest.approx(load_rig().optics_for(None).depth_of_field_um())
     assert "Z" in {device["label"] for device in state["devices"]}
     assert state["running"] is None
 
