@@ -336,7 +336,6 @@ def run_focus(
     abort: Abort | None = None,
     on_reading: Callable[[CurvePoint], None] | None = None,
     on_frame: Callable[[int, Frame], None] | None = None,
-    referee: str | None = None,
 ) -> FocusResult:
     """Focus, and leave the microscope as it was found unless the verdict is ``locked``.
 
@@ -354,8 +353,6 @@ def run_focus(
         Watched before every move and every exposure.
     on_reading, on_frame : callable, optional
         Told of every exposure as it is made; called from this thread.
-    referee : str, optional
-        Name of the measure behind `FrameScore.referee`.
 
     Raises
     ------
@@ -384,9 +381,7 @@ def run_focus(
         elif request.on_failure == "stay":
             acquisition.keep_z()
     final_z_um = microscope.z_um()
-    return driver.result(
-        run_id, settings, outcome, final_z_um=final_z_um, notes=notes, referee=referee
-    )
+    return driver.result(run_id, settings, outcome, final_z_um=final_z_um, notes=notes)
 
 
 class _Stop(Exception):  # noqa: N818 - ends a run with a verdict, is not an error
@@ -524,9 +519,9 @@ class _Driver:
         *,
         final_z_um: float,
         notes: tuple[str, ...],
-        referee: str | None,
     ) -> FocusResult:
         """Everything a caller wants to know, the referee's opinion included."""
+        referee = self._scorer.watched_by
         total_s = time.monotonic() - self._began_s
         opinion = referee_peak(self._readings, settings, outcome)
         outcome, notes = _heard(outcome, notes, opinion.note(referee, settings))

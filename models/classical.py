@@ -108,7 +108,7 @@ def vollath_f4(image: Float32) -> float:
     relative, _ = _relative(image)
     if min(image.shape) < 3:
         return 0.0
-    deviation = relative - np.float32(relative.mean(dtype=np.float64))
+    deviation = relative - np.float32(cv2.mean(relative)[0])
     rows = _mean_product(deviation[1:], deviation[:-1]) - _mean_product(
         deviation[2:], deviation[:-2]
     )
@@ -187,6 +187,10 @@ class ClassicalScorer:
         """False: the score depends on the specimen."""
         return False
 
+    @property
+    def watched_by(self) -> None:
+        """None: a classical measure needs no referee."""
+
     def score(self, image: NDArray[np.generic], *, bit_depth: int | None = None) -> FrameScore:
         """Score one grey frame; see `models.scorer.Scorer.score`."""
         stats = inspect(image, bit_depth=bit_depth)
@@ -212,11 +216,12 @@ def _relative(image: Float32) -> tuple[Float32, float]:
     # The background is camera offset in fluorescence but light in transmitted light, and a frame
     # does not say which. Most of it is taken off; the rest keeps the divisor from vanishing where
     # structure is faint. Anything from 0.7 to 0.8 does: docs/benchmarks/classical.md.
-    light = float(above.mean(dtype=np.float64)) + (1 - _BACKGROUND_SHARE) * max(level, 0.0)
+    light = float(cv2.mean(above)[0]) + (1 - _BACKGROUND_SHARE) * max(level, 0.0)
     light = math.hypot(light, noise)
     if light <= 1e-6 * abs(level) or light < 1e-30:
         return np.zeros_like(image), 0.0
-    return above / np.float32(light), noise / light
+    above /= np.float32(light)
+    return above, noise / light
 
 
 def _filter_energy(image: Float32, kernel: NDArray[np.generic]) -> float:

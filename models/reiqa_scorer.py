@@ -46,6 +46,11 @@ class ReIQAScorer:
         """Whether 1 means in focus on every specimen and objective."""
         return self.fitted.manifest.label.absolute
 
+    @property
+    def watched_by(self) -> str:
+        """Name of the referee."""
+        return self.referee.name
+
     def anchor(self, image: NDArray[np.generic]) -> Anchor:
         """Patches and normalisation of this frame, for all frames of a run."""
         return self.extractor.anchor(image)

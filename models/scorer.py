@@ -51,6 +51,10 @@ class Scorer(Protocol):
     def absolute(self) -> bool:
         """Whether scores mean the same on every specimen: 1 in focus, 0 hopeless."""
 
+    @property
+    def watched_by(self) -> str | None:
+        """Name of the measure behind `FrameScore.referee`, None without one."""
+
     def score(self, image: NDArray[np.generic], *, bit_depth: int | None = None) -> FrameScore:
         """Score one grey frame.
 

@@ -1,0 +1,1 @@
+"""Measurements anyone can repeat; each is a command `autofocus bench ...`."""
