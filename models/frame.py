@@ -151,8 +151,7 @@ def noise_sigma(counts: Float32) -> float:
     if min(counts.shape) < 3:
         return 0.0
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    curvature = cv2.filter2D(counts, cv2.CV_32F, mask)[1:-1, 1:-1]
-    magnitude = np.abs(_sample(np.ascontiguousarray(curvature)))
+    magnitude = np.abs(_sample(cv2.filter2D(counts, cv2.CV_32F, mask)[1:-1]))
     half = (magnitude.size + 1) // 2
     smaller = np.partition(magnitude, half - 1)[:half]
     # 0.32465 is the mean of the smaller half of |x| for a normal x of standard deviation 1.
@@ -196,12 +195,16 @@ def _has_structure(counts: Float32, despeckled: Float32, noise: float) -> bool:
     The tests hold for independent pixels of any distribution, with noise of whole rows and
     columns (sCMOS, CCD) on top: neither is structure, nor are scattered hot pixels.
     """
-    # Beyond what survives a median there are only hot pixels. The same bounds for every pixel, so
-    # independent pixels stay independent.
-    tamed = np.clip(counts, despeckled.min(), despeckled.max())
+    # Far beyond what survives a median there are only hot pixels. The same bounds for every pixel,
+    # so independent pixels stay independent; wide ones, so few pixels tie at them.
+    lowest, highest = float(despeckled.min()), float(despeckled.max())
+    margin = (highest - lowest) / 2
+    tamed = np.clip(counts, lowest - margin, highest + margin)
     least_sigma = 0.05 * noise
     for level in _pyramid(tamed):
-        deviation = level - np.float32(cv2.mean(level)[0])
+        # In place: the frame is our copy, and the coarser levels want no bands either.
+        deviation = level
+        deviation -= np.float32(cv2.mean(level)[0])
         rows, columns = _bands(deviation, axis=1), _bands(deviation, axis=0)
         if _drifts(rows, least_sigma) or _drifts(columns, least_sigma):
             return True
