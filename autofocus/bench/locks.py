@@ -18,7 +18,7 @@ from rich.progress import track
 
 from autofocus.config import Rig, builtin_configs, load_rig
 from autofocus.focus import FocusRequest, FocusResult, run_focus
-from devices import Microscope
+from devices import Frame, Microscope
 from devices.micromanager import load_core, release
 from devices.simulated.world import World
 from devices.worlds import join_world
@@ -127,7 +127,7 @@ def focus_simulated(
     name: str,
     scorer: Scorer,
     *,
-    on_frame: Callable[[int, object], None] | None = None,
+    on_frame: Callable[[int, Frame], None] | None = None,
 ) -> tuple[Outcome, FocusResult, float]:
     """Run one case; give the judgement, the run's own answer and the true best plane in um."""
     rig = load_rig(builtin_configs() / _rig_file(case))
