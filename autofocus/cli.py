@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -22,22 +21,21 @@ from rich.console import Console
 from rich.live import Live
 
 from autofocus import terminal
-from autofocus.conductor import Conductor, LiveRun, LoadScorer
+from autofocus.conductor import Conductor, LiveRun
 from autofocus.config import Rig, load_rig
 from autofocus.errors import AutofocusError
 from autofocus.focus import plan as plan_focus
 from autofocus.options import takes_search_options
 from autofocus.replay import replay_rig
 from autofocus.runs import RunRecord, RunStore
+from autofocus.scorers import scorers_of
 from autofocus.service.access import is_loopback
 from autofocus.service.answers import PlanOut, RunOut
 from autofocus.service.app import create_app
 from autofocus.service.requests import SearchBody
 from autofocus.service.server import Server
 from devices import DeviceError, Microscope, MicroscopeState
-from models.classical import DEFAULT_MEASURE, ClassicalScorer
 from models.errors import ModelError
-from models.scorer import Scorer
 
 NOT_LOCKED, FAULT = 1, 2
 _REDRAW_S = 0.1
@@ -107,13 +105,14 @@ def serve(
         )
     rig = load_rig(config)
     load_scorer = scorers_of(rig)
-    scorer = load_scorer(None, None)
     runs = RunStore(rig.runs_dir)
     service = create_app(rig, Microscope.open(rig.microscope), load_scorer, runs, token=token)
     conductor: Conductor = service.state.conductor
     console = Console(stderr=True)
     try:
-        _announce(rig, conductor.microscope.state, scorer, console)
+        state = conductor.microscope.state
+        scorer = load_scorer(None, rig.objective_for(state.objective).head)
+        _announce(rig, state, console, scorer=scorer.name, head=scorer.head)
         _listen(Server(service, host=host, port=port, on_listening=_tell(console)))
     finally:
         conductor.close()
@@ -171,16 +170,6 @@ def plan(
         terminal.print_plan(planned, Console())
 
 
-def scorers_of(rig: Rig) -> LoadScorer:
-    """Scorers by name, each made once; without a name the rig's own."""
-
-    @cache
-    def load(name: str | None, head: str | None) -> Scorer:
-        return ClassicalScorer(name or rig.scorer or DEFAULT_MEASURE)
-
-    return load
-
-
 @contextmanager
 def _rig(
     config: Path | None, replay: Path | None, z_step: float | None, z_positions: str | None
@@ -214,13 +203,14 @@ def _focus_once(
     rig: Rig, body: SearchBody, start_z_um: float | None, console: Console
 ) -> RunRecord:
     microscope = Microscope.open(rig.microscope)
-    load_scorer = scorers_of(rig)
-    conductor = Conductor(rig, microscope, load_scorer, RunStore(rig.runs_dir))
+    conductor = Conductor(rig, microscope, scorers_of(rig), RunStore(rig.runs_dir))
     try:
-        _announce(rig, microscope.state, load_scorer(body.scorer, body.head), console)
         if start_z_um is not None:
             conductor.move_to(start_z_um).result()
-        return _follow(conductor.start(body.focus_request()), conductor, console)
+        run = conductor.start(body.focus_request())
+        used = run.opening
+        _announce(rig, microscope.state, console, scorer=used.scorer, head=used.head)
+        return _follow(run, conductor, console)
     finally:
         conductor.close()
 
@@ -238,11 +228,13 @@ def _follow(run: LiveRun, conductor: Conductor, console: Console) -> RunRecord:
     return run.done.result()
 
 
-def _announce(rig: Rig, state: MicroscopeState, scorer: Scorer, console: Console) -> None:
+def _announce(
+    rig: Rig, state: MicroscopeState, console: Console, *, scorer: str, head: str | None
+) -> None:
     limits = f"{state.z_min_um:g} to {state.z_max_um:g} um"
     lines = (
         f"rig      {rig.name}: camera {state.camera}, focus drive {state.focus_device}, {limits}",
-        f"scorer   {scorer.name}, head {scorer.head or 'none'}",
+        f"scorer   {scorer}, head {head or 'none'}",
         f"runs     {rig.runs_dir}",
     )
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -17,11 +17,11 @@ from autofocus.config import Rig
 from autofocus.errors import BusyError, StorageError
 from autofocus.focus import CurvePoint, FocusRequest, plan, run_focus
 from autofocus.runs import RunFolder, RunRecord, RunStore, new_run_id
+from autofocus.scorers import LoadScorer
 from devices import AcquisitionSettings, Frame, Halted, HardwareThread, Microscope
 from models.scorer import Scorer
 
 T = TypeVar("T")
-LoadScorer = Callable[[str | None, str | None], Scorer]
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,10 @@ class Conductor:
             When the rig or the scorer must refuse, or nothing can be written; nothing has moved.
         """
         self._refuse_if_busy()
-        plan(self.rig, request, state=self.microscope.state)
-        scorer = self.load_scorer(request.scorer, request.head)
+        state = self.microscope.state
+        plan(self.rig, request, state=state)
+        head = request.head or self.rig.objective_for(state.objective).head
+        scorer = self.load_scorer(request.scorer, head)
         run = LiveRun(self._opening(request, scorer))
         folder = self._claim(run)
         self._hardware.submit(lambda: self._conduct(run, scorer, folder))

@@ -12,9 +12,10 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from autofocus import __version__
-from autofocus.conductor import Conductor, LoadScorer
+from autofocus.conductor import Conductor
 from autofocus.config import Rig
 from autofocus.runs import RunStore
+from autofocus.scorers import LoadScorer
 from autofocus.service import problems, routes
 from autofocus.service.access import LocalPagesOnly, OwnFilesOnly, token_required
 from devices import Microscope

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 
-from autofocus.cli import scorers_of
 from autofocus.config import Rig, load_rig
 from autofocus.runs import RunStore
+from autofocus.scorers import scorers_of
 from autofocus.service.app import create_app
 from autofocus.service.server import Server
 from devices import Microscope
