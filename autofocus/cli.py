@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -21,9 +22,13 @@ from rich.console import Console
 from rich.live import Live
 
 from autofocus import terminal
+from autofocus.commands import models
+from autofocus.commands.arguments import AsJson, ConfigFile
+from autofocus.commands.score import score
 from autofocus.conductor import Conductor, LiveRun
 from autofocus.config import Rig, load_rig
 from autofocus.errors import AutofocusError
+from autofocus.focus import FocusRequest
 from autofocus.focus import plan as plan_focus
 from autofocus.options import takes_search_options
 from autofocus.replay import replay_rig
@@ -36,6 +41,7 @@ from autofocus.service.requests import SearchBody
 from autofocus.service.server import Server
 from devices import DeviceError, Microscope, MicroscopeState
 from models.errors import ModelError
+from models.scorer import Scorer
 
 NOT_LOCKED, FAULT = 1, 2
 _REDRAW_S = 0.1
@@ -48,11 +54,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="Rig file (TOML); without it the built-in demo microscope."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+app.command()(score)
+app.add_typer(models.app, name="models")
+
 StartZ = Annotated[
     float | None, typer.Option("--start-z-um", help="Move the stage here first, um.")
 ]
@@ -95,6 +99,9 @@ def serve(
             help="Bearer token that requests must carry; required for any --host but loopback.",
         ),
     ] = None,
+    scorer: Annotated[
+        str | None, typer.Option(help="Who scores unless a request says otherwise.")
+    ] = None,
 ) -> None:
     """Serve the microscope over HTTP until Ctrl-C."""
     if not is_loopback(host) and not token:
@@ -104,15 +111,14 @@ def serve(
             param_hint="--host",
         )
     rig = load_rig(config)
-    load_scorer = scorers_of(rig)
+    rig = replace(rig, scorer=scorer or rig.scorer)
     runs = RunStore(rig.runs_dir)
-    service = create_app(rig, Microscope.open(rig.microscope), load_scorer, runs, token=token)
+    service = create_app(rig, Microscope.open(rig.microscope), scorers_of(rig), runs, token=token)
     conductor: Conductor = service.state.conductor
     console = Console(stderr=True)
     try:
-        state = conductor.microscope.state
-        scorer = load_scorer(None, rig.objective_for(state.objective).head)
-        _announce(rig, state, console, scorer=scorer.name, head=scorer.head)
+        used = conductor.scorer_for(FocusRequest())
+        _announce(rig, conductor.microscope.state, used, console)
         _listen(Server(service, host=host, port=port, on_listening=_tell(console)))
     finally:
         conductor.close()
@@ -207,9 +213,9 @@ def _focus_once(
     try:
         if start_z_um is not None:
             conductor.move_to(start_z_um).result()
-        run = conductor.start(body.focus_request())
-        used = run.opening
-        _announce(rig, microscope.state, console, scorer=used.scorer, head=used.head)
+        request = body.focus_request()
+        run = conductor.start(request)
+        _announce(rig, microscope.state, conductor.scorer_for(request), console)
         return _follow(run, conductor, console)
     finally:
         conductor.close()
@@ -228,13 +234,12 @@ def _follow(run: LiveRun, conductor: Conductor, console: Console) -> RunRecord:
     return run.done.result()
 
 
-def _announce(
-    rig: Rig, state: MicroscopeState, console: Console, *, scorer: str, head: str | None
-) -> None:
+def _announce(rig: Rig, state: MicroscopeState, scorer: Scorer, console: Console) -> None:
     limits = f"{state.z_min_um:g} to {state.z_max_um:g} um"
     lines = (
         f"rig      {rig.name}: camera {state.camera}, focus drive {state.focus_device}, {limits}",
-        f"scorer   {scorer}, head {head or 'none'}",
+        f"scorer   {scorer.name}, head {scorer.head or 'none'}, "
+        f"referee {scorer.watched_by or 'none'}",
         f"runs     {rig.runs_dir}",
     )
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

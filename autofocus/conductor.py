@@ -121,14 +121,29 @@ class Conductor:
             When the rig or the scorer must refuse, or nothing can be written; nothing has moved.
         """
         self._refuse_if_busy()
-        state = self.microscope.state
-        plan(self.rig, request, state=state)
-        head = request.head or self.rig.objective_for(state.objective).head
-        scorer = self.load_scorer(request.scorer, head)
+        plan(self.rig, request, state=self.microscope.state)
+        scorer = self.scorer_for(request)
         run = LiveRun(self._opening(request, scorer))
         folder = self._claim(run)
         self._hardware.submit(lambda: self._conduct(run, scorer, folder))
         return run
+
+    def scorer_for(self, request: FocusRequest) -> Scorer:
+        """Who scores the frames of a request.
+
+        The head of the objective in the light path belongs to the rig's own scorer.
+
+        Raises
+        ------
+        ConfigError
+            When the rig file does not describe that objective.
+        ModelError
+            When there is no such scorer or head, or its files are not what they should be.
+        """
+        head = request.head
+        if head is None and request.scorer in (None, self.rig.scorer):
+            head = self.rig.objective_for(self.microscope.state.objective).head
+        return self.load_scorer(request.scorer, head)
 
     def move_to(self, z_um: float) -> Future[float]:
         """Move the stage; the future holds z as read back, um.

@@ -5,6 +5,7 @@ AutofocusError
 ├── RequestError    what was asked for cannot be done on this rig (HTTP 422)
 ├── BusyError       another run has the microscope (HTTP 409)
 ├── RunNotFound     no run has this id (HTTP 404)
+├── UploadTooLarge  a request body beyond the limit (HTTP 413)
 └── StorageError    the folder of runs cannot be written (HTTP 507)
 
 A verdict other than ``locked`` is an answer, never one of these.
@@ -41,6 +42,10 @@ class BusyError(AutofocusError):
 
 class RunNotFound(AutofocusError):  # noqa: N818 - reads as what happened
     """No run has this id."""
+
+
+class UploadTooLarge(AutofocusError):  # noqa: N818 - reads as what happened
+    """A request body with more bytes than the service takes."""
 
 
 class StorageError(AutofocusError):

@@ -30,12 +30,13 @@ def scorers_of(rig: Rig) -> LoadScorer:
 
     @cache
     def load(name: str | None, head: str | None) -> Scorer:
-        return registry.load_scorer(name or _default(rig, registry), head or DEFAULT_HEAD)
+        return registry.load_scorer(name or default_scorer(rig, registry), head or DEFAULT_HEAD)
 
     return load
 
 
-def _default(rig: Rig, registry: Registry) -> str:
+def default_scorer(rig: Rig, registry: Registry) -> str:
+    """Name of the scorer of a run that asks for none."""
     installed = {entry.name for entry in registry.list()}
     learned = DEFAULT_SCORER if DEFAULT_SCORER in installed else DEFAULT_MEASURE
     return rig.scorer or learned

@@ -18,6 +18,7 @@ from autofocus.runs import RunStore
 from autofocus.scorers import LoadScorer
 from autofocus.service import problems, routes
 from autofocus.service.access import LocalPagesOnly, OwnFilesOnly, token_required
+from autofocus.service.uploads import MAX_UPLOAD_BYTES, Uploads
 from devices import Microscope
 
 _DESCRIPTION = """\
@@ -25,6 +26,7 @@ Focuses a Micro-Manager microscope and says whether it can prove it.
 
 **First steps.** `GET /microscope` shows what is connected. `POST /autofocus/plan` says where a run
 would go without moving anything. `POST /autofocus` focuses. `POST /stop` halts everything.
+`POST /score` scores images that were taken elsewhere.
 
 Lengths are in um, exposures in ms. A focus `score` is higher the sharper the image. Errors are
 `application/problem+json`; branch on their `type`.
@@ -38,6 +40,7 @@ def create_app(
     runs: RunStore,
     *,
     token: str | None = None,
+    max_upload_bytes: int = MAX_UPLOAD_BYTES,
 ) -> FastAPI:
     """Build the service around an open microscope, which it closes when it ends.
 
@@ -54,6 +57,8 @@ def create_app(
     token : str, optional
         Bearer token that every request but ``GET /health`` and the documentation must carry.
         Without one, only this machine's own pages and programs are answered.
+    max_upload_bytes : int
+        Largest request with a file in it.
     """
     conductor = Conductor(rig, microscope, load_scorer, runs)
 
@@ -71,6 +76,7 @@ def create_app(
         swagger_ui_parameters={"validatorUrl": None, "displayRequestDuration": True},
     )
     app.state.conductor = conductor
+    app.state.uploads = Uploads(max_upload_bytes)
     guarded = [Depends(token_required(token))] if token else []
     for router in routes.GUARDED:
         app.include_router(router, dependencies=guarded)

@@ -21,6 +21,7 @@ MEDIA_TYPE = "application/problem+json"
 TABLE: dict[type[Exception], tuple[int, str]] = {
     errors.RunNotFound: (404, "run-not-found"),
     errors.BusyError: (409, "busy"),
+    errors.UploadTooLarge: (413, "upload-too-large"),
     errors.RequestError: (422, "refused-by-rig"),
     errors.StorageError: (507, "storage"),
     errors.ConfigError: (500, "rig-file"),
@@ -81,6 +82,7 @@ def make(status: int, name: str, detail: str, **extra: Any) -> Problem:
 _DESCRIPTIONS = {
     404: "No run has this id.",
     409: "Another run has the microscope (`run_id` says which), or moves were stopped.",
+    413: "The request has more bytes than the service takes.",
     422: "A value that is malformed, not a finite number, or that this rig must refuse.",
     500: "A rig file, model file or program at fault; the server's log has more.",
     503: "The hardware reported a fault; the stage was put back where that was possible.",

@@ -19,7 +19,8 @@ from devices.errors import DeviceConfigError
 
 Planes = NDArray[np.generic]
 
-_IMAGES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"}
+_TIFF = {".tif", ".tiff"}
+_IMAGES = _TIFF | {".png", ".jpg", ".jpeg", ".bmp"}
 _UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "m": 1e6, "Å": 1e-4}
 _Z_IN_NAME = re.compile(r"(?:^|[^a-z])z([+-]?\d+(?:\.\d+)?)(?:um)?$", re.IGNORECASE)
 
@@ -59,6 +60,8 @@ def load_stack(path: Path) -> Stack:
     """
     if path.is_dir():
         stack = _load_folder(path)
+    elif path.is_file() and path.suffix.lower() in _IMAGES - _TIFF:
+        stack = Stack(_load_plane(path)[np.newaxis])
     elif path.is_file():
         stack = _load_file(path)
     else:
@@ -133,7 +136,7 @@ def _z_in_names(files: Sequence[Path]) -> tuple[float, ...] | None:
 
 
 def _load_plane(file: Path) -> Planes:
-    if file.suffix.lower() in {".tif", ".tiff"}:
+    if file.suffix.lower() in _TIFF:
         planes = _load_file(file).planes
         if len(planes) != 1:
             raise DeviceConfigError(

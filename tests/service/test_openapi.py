@@ -7,9 +7,8 @@ import re
 import httpx
 import pytest
 from demo_service import when_over
-from pydantic import BaseModel
 
-from autofocus.service import answers, problems, requests
+from autofocus.service import answers, problems, requests, scores
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +54,25 @@ def test_every_answer_has_an_example_that_fits_its_schema(document: dict) -> Non
         for content in response.get("content", {}).values()
         if "$ref" in (schema := content.get("schema", {}))
     }
-    assert named >= {"RunOut", "RunList", "PlanOut", "StageOut", "MicroscopeOut", "Problem"}
+    models = {model.__name__: model for model in answers.Answer.__subclasses__()}
+    assert named >= {
+        "RunOut",
+        "ScoresOut",
+        "RunList",
+        "PlanOut",
+        "StageOut",
+        "MicroscopeOut",
+        "Problem",
+    }
     for name in named:
         (example,) = document["components"]["schemas"][name]["examples"]
-        model: type[BaseModel] = getattr(answers, name)
+        model = models[name]
         spoken = model.model_validate(example).model_dump(mode="json", by_alias=True)
         assert set(example) <= set(spoken), name
 
 
 def test_every_field_of_a_request_says_what_it_means() -> None:
-    for body in (requests.AutofocusBody, requests.MoveBody, requests.SnapBody):
+    for body in (requests.AutofocusBody, requests.MoveBody, requests.SnapBody, scores.ScoreForm):
         for name, field in body.model_fields.items():
             assert field.description, f"{body.__name__}.{name}"
 

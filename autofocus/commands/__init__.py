@@ -1,0 +1,1 @@
+"""Commands of the terminal that need no microscope, one file each."""

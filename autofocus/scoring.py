@@ -1,0 +1,99 @@
+"""Score frames that were taken elsewhere: in a file, or sent by a client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import ImageError
+from models.patches import Anchor
+from models.scorer import FrameScore, Scorer
+
+
+@runtime_checkable
+class AnchoringScorer(Scorer, Protocol):
+    """A scorer that can look at the same pixels in every frame of a run."""
+
+    def anchor(self, image: NDArray[np.generic]) -> Anchor:
+        """Patches and normalisation chosen on this frame."""
+
+    def score(
+        self,
+        image: NDArray[np.generic],
+        *,
+        bit_depth: int | None = None,
+        anchor: Anchor | None = None,
+    ) -> FrameScore:
+        """Score one frame; without an anchor it is anchored to itself."""
+
+
+@dataclass(frozen=True)
+class ScoredPlanes:
+    """Some planes and what a scorer says of them.
+
+    Attributes
+    ----------
+    scores : tuple of FrameScore
+        One a plane, in the order given; at least one.
+    anchors : tuple of Anchor or None
+        What each was scored with; None for scorers that take none.
+    """
+
+    scores: tuple[FrameScore, ...]
+    anchors: tuple[Anchor | None, ...]
+
+    @property
+    def best(self) -> int:
+        """Index of the plane with the highest score."""
+        return max(range(len(self.scores)), key=lambda plane: self.scores[plane].score)
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """Anchor of the best plane, which shows the specimen best."""
+        return self.anchors[self.best]
+
+
+def score_planes(
+    scorer: Scorer,
+    planes: Iterable[NDArray[np.generic]],
+    *,
+    bit_depth: int | None = None,
+    anchor: Anchor | None = None,
+) -> ScoredPlanes:
+    """Score planes one after the other, exactly as a run scores its frames.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        Who scores.
+    planes : iterable of ndarray of shape (height, width), integer or float
+        Raw camera counts; at least one.
+    bit_depth : int, optional
+        Bits the camera really uses.
+    anchor : Anchor, optional
+        From an earlier frame of the same run; by default every plane is anchored to itself.
+
+    Raises
+    ------
+    ImageError
+        For a plane that cannot be scored, an anchor that does not fit it, or an anchor for a
+        scorer that takes none.
+    """
+    if anchor is not None and not isinstance(scorer, AnchoringScorer):
+        raise ImageError(f"{scorer.name} takes no anchor; leave it out")
+    scored = [_score(scorer, plane, bit_depth, anchor) for plane in planes]
+    scores, anchors = zip(*scored, strict=True)
+    return ScoredPlanes(scores, anchors)
+
+
+def _score(
+    scorer: Scorer, plane: NDArray[np.generic], bit_depth: int | None, anchor: Anchor | None
+) -> tuple[FrameScore, Anchor | None]:
+    if not isinstance(scorer, AnchoringScorer):
+        return scorer.score(plane, bit_depth=bit_depth), None
+    used = anchor or scorer.anchor(plane)
+    return scorer.score(plane, bit_depth=bit_depth, anchor=used), used
