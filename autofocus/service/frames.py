@@ -94,25 +94,24 @@ def _raw(content: BinaryIO, raw: RawFormat) -> Stack:
 
 
 def _load(content: BinaryIO, name: str, *, check: Callable[[BinaryIO], None]) -> Stack:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        with path.open("wb") as copy:
+            shutil.copyfileobj(content, copy)
+        return _checked(path, check)
+
+
+def _checked(path: Path, check: Callable[[BinaryIO], None]) -> Stack:
     try:
-        check(content)
-        content.seek(0)
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            with path.open("wb") as copy:
-                shutil.copyfileobj(content, copy)
-            return _loaded(path)
+        with path.open("rb") as file:
+            check(file)
+        return load_stack(path)
     except ImageError:
         raise
-    except Exception as error:  # whatever a damaged file makes its decoder stumble over
-        raise ImageError(f"the file cannot be read, it is damaged or cut short: {error}") from error
-
-
-def _loaded(path: Path) -> Stack:
-    try:
-        return load_stack(path)
     except DeviceError as error:
         raise ImageError(str(error).replace(str(path), "the file")) from error
+    except Exception as error:  # whatever a damaged file makes its decoder stumble over
+        raise ImageError(f"the file cannot be read, it is damaged or cut short: {error}") from error
 
 
 def _check_png(content: BinaryIO) -> None:

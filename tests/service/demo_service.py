@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -28,10 +29,13 @@ def demo_rig(runs_dir: Path) -> Rig:
 
 
 @contextmanager
-def serving(rig: Rig, *, token: str | None = None) -> Iterator[httpx.Client]:
-    """Serve the rig on a free loopback port; ends with the core unloaded."""
+def serving(rig: Rig, **options: Any) -> Iterator[httpx.Client]:
+    """Serve the rig on a free loopback port; ends with the core unloaded.
+
+    Options are those of `create_app`.
+    """
     microscope = Microscope.open(rig.microscope)
-    service = create_app(rig, microscope, scorers_of(rig), RunStore(rig.runs_dir), token=token)
+    service = create_app(rig, microscope, scorers_of(rig), RunStore(rig.runs_dir), **options)
     urls: list[str] = []
     server = Server(service, host="127.0.0.1", port=0, on_listening=urls.append)
     thread = threading.Thread(target=server.run)
