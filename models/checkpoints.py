@@ -257,7 +257,7 @@ def _read_pickle(path: Path) -> object:
 
 def _refusal(error: pickle.UnpicklingError) -> str:
     """What was refused, out of a page of torch's advice to switch the refusal off."""
-    found = re.search(r"WeightsUnpickler error: (.*?)(?:\. Please|\n|$)", str(error))
+    found = re.search(r"WeightsUnpickler error:\s*(.*?)(?:\. Please|\n|$)", str(error))
     return found[1] if found else "not a PyTorch file"
 
 

@@ -128,7 +128,7 @@ def test_says_that_a_frame_is_dark_or_saturated(autofocus, installed: Path) -> N
         (["models", "show", "clairvoyance"], "clairvoyance"),
         (["models", "verify", "reiqa-published"], "import"),
         (["models", "import", "absent.pth", "other.pth"], "docs/models.md"),
-        (["models", "import", __file__, __file__], "not a PyTorch file"),
+        (["models", "import", __file__, __file__], "could execute code: Unsupported"),
         (["models", "import", "quality_aware_r50.pth", "content_aware_r50.pth"], "first"),
         (["models", "list", "--config", "absent.toml"], "absent.toml"),
     ],
