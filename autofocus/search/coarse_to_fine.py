@@ -18,6 +18,7 @@ from autofocus.search.grid import (
     fine_positions,
     fine_step_um,
     inside_bounds,
+    least_width_um,
 )
 from autofocus.search.peak import Peak, fit_peak
 from autofocus.search.protocol import (
@@ -30,10 +31,13 @@ from autofocus.search.protocol import (
     Verdict,
 )
 
-# A reading that is the largest of twenty draws of pure noise is 1.9 standard deviations high on
-# average and 3 in one run of fifty; what passes here is only looked at again, not believed.
-WORTH_A_LOOK = 3.0
-# Fresh readings were not chosen for being high, so this many standard errors are the real proof.
+# Chance that noise alone looks as much like a peak: what passes the first after the coarse pass is
+# looked at again, what passes the second with the fine readings is believed.
+WORTH_A_LOOK = 0.2
+PROVEN = 1e-4
+# Too few readings to tell noise from a peak yet.
+FEW = 9
+# Standard errors by which readings not chosen for being high must exceed the background.
 PROOF = 5.0
 RIVAL_SHARE = 0.6
 COMPARABLE_SHARE = 0.85
@@ -179,8 +183,12 @@ class _Run:
         return [r for r in self.curve if abs(r.z_um - z_um) <= reach_um]
 
     def _background(self) -> Background:
-        clear_um = max(coarse_step_um(self.settings), 2 * self.settings.dof_um)
-        return background(self.curve, best_z_um=self.best().z_um, clear_um=clear_um)
+        return background(
+            self.curve,
+            best_z_um=self.best().z_um,
+            clear_um=max(coarse_step_um(self.settings), 2 * self.settings.dof_um),
+            least_width_um=least_width_um(self.settings),
+        )
 
     def _end_with_the_best(self) -> tuple[float, int] | None:
         """The outermost position and its side, when nothing lower was read beyond the best."""
@@ -194,8 +202,9 @@ class _Run:
         return None
 
     def _is_noise(self) -> bool:
-        back = self._background()
-        return self.best().score - back.level < WORTH_A_LOOK * back.noise
+        limit = PROVEN if self.fresh else WORTH_A_LOOK
+        enough = bool(self.fresh) or len(self.curve) >= FEW
+        return enough and self._background().chance > limit
 
     def _rivals(self, share: float) -> tuple[Reading, ...]:
         return rivals(

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import f as f_distribution
 
 from autofocus.search.protocol import Reading
 
-# Scales a median absolute deviation to the standard deviation of normal noise.
-MAD_TO_SIGMA = 1.4826
 # No scorer repeats itself better than this share of its own value.
 RELATIVE_FLOOR = 1e-3
 
@@ -28,40 +27,87 @@ class Background:
     level : float
         Median score away from the best reading.
     noise : float
-        Standard deviation of one score: scatter about the line through its two neighbours, or half
-        the spread of the background where that is larger (flicker and drift are not white).
+        Standard deviation of one score: its scatter about the peak that fits best.
+    chance : float
+        Probability that noise without a peak is fitted as well by one, 0..1.
     """
 
     level: float
     noise: float
+    chance: float
 
 
-def background(curve: Sequence[Reading], *, best_z_um: float, clear_um: float) -> Background:
-    """Level and noise of the curve more than ``clear_um`` away from ``best_z_um``."""
+def background(
+    curve: Sequence[Reading], *, best_z_um: float, clear_um: float, least_width_um: float
+) -> Background:
+    """Level, noise and significance of a curve.
+
+    Parameters
+    ----------
+    best_z_um : float
+        Where the best reading is.
+    clear_um : float
+        Readings further away than this make the level.
+    least_width_um : float
+        Half width of the narrowest peak that is believed.
+    """
     ordered = sorted(curve, key=lambda reading: reading.z_um)
     z = np.array([reading.z_um for reading in ordered])
     score = np.array([reading.score for reading in ordered])
-    away = score[np.abs(z - best_z_um) > clear_um]
+    away = np.abs(z - best_z_um) > clear_um
     # A short range has no background; its lowest readings stand in for it.
-    if away.size < 3:
-        away = np.sort(score)[: max(2, score.size // 2)]
-    level = float(np.median(away))
-    spread = MAD_TO_SIGMA * float(np.median(np.abs(away - level)))
-    floor = RELATIVE_FLOOR * float(np.abs(score).max())
-    return Background(level, max(_white_noise(z, score), spread / 2, floor, 1e-12))
+    if away.sum() < 3:
+        away = score <= np.sort(score)[max(2, score.size // 2) - 1]
+    level = float(np.median(score[away]))
+    noise, chance = _about_peaks(z, score, least_width_um)
+    floor = max(RELATIVE_FLOOR * float(np.abs(score).max()), 1e-12)
+    return Background(level, max(noise, floor), chance)
 
 
-def _white_noise(z: NDArray[np.float64], score: NDArray[np.float64]) -> float:
-    """Scatter of each score about the line through its neighbours; blind to slow change."""
-    z, first = np.unique(z, return_index=True)
-    score = score[first]
-    if z.size < 5:
-        return 0.0
-    share = (z[1:-1] - z[:-2]) / (z[2:] - z[:-2])
-    residual = score[1:-1] - (score[:-2] * (1 - share) + score[2:] * share)
-    # Variance of y - (1-a) y0 - a y1 for independent noise of variance one.
-    gain = np.sqrt(1 + (1 - share) ** 2 + share**2)
-    return MAD_TO_SIGMA * float(np.median(np.abs(residual / gain)))
+def _about_peaks(
+    z: NDArray[np.float64], score: NDArray[np.float64], least_width_um: float
+) -> tuple[float, float]:
+    """Scatter about the best-fitting peak or two, and the chance that noise is fitted as well.
+
+    Lorentzian peaks over a grid of centres and widths, level and height by linear regression, a
+    second peak fitted to what the first leaves; the F test against a constant (N. Draper and
+    H. Smith, *Applied Regression Analysis*, 3rd ed. 1998, section 6.1), three parameters a peak.
+    """
+    total = score - score.mean()
+    spread = float(score.std())
+    if spread <= RELATIVE_FLOOR * float(np.abs(score).max()):
+        return spread, 1.0
+    shapes = _shapes(z, least_width_um)
+    noise, chance, left = spread, 1.0, total
+    for peaks in (1, 2):
+        freedom = z.size - 1 - 3 * peaks
+        if freedom < 1:
+            break
+        left = _without_best(shapes, left)
+        unexplained = max(float(left @ left / (total @ total)), 1e-9)
+        ratio = (1 - unexplained) / (3 * peaks) / (unexplained / freedom)
+        found = float(f_distribution.sf(ratio, 3 * peaks, freedom))
+        if found < chance:
+            noise, chance = spread * (unexplained * z.size / freedom) ** 0.5, found
+    return noise, chance
+
+
+def _shapes(z: NDArray[np.float64], least_width_um: float) -> NDArray[np.float64]:
+    """Peaks of many centres and widths at the positions read, each of mean 0 and length 1."""
+    centres = np.linspace(z[0], z[-1], 8 * z.size)
+    widest_um = max(float(np.ptp(z)), 2 * least_width_um)
+    widths = np.geomspace(least_width_um, widest_um, 12)
+    shapes = 1 / (1 + ((z - centres[:, None, None]) / widths[:, None]) ** 2)
+    shapes = shapes.reshape(-1, z.size)
+    shapes -= shapes.mean(axis=1, keepdims=True)
+    return shapes / np.maximum(np.linalg.norm(shapes, axis=1, keepdims=True), 1e-12)
+
+
+def _without_best(shapes: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is left of the scores when the peak that explains most is taken away."""
+    along = shapes @ score
+    best = int(np.argmax(along))
+    return score - max(float(along[best]), 0.0) * shapes[best]
 
 
 def is_stale(curve: Sequence[Reading], *, least: int = 3) -> bool:

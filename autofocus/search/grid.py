@@ -22,6 +22,14 @@ def fine_step_um(settings: SearchSettings) -> float:
     return max(2 * settings.tolerance_um, settings.dof_um / 2)
 
 
+def least_width_um(settings: SearchSettings) -> float:
+    """Half width of the narrowest peak worth believing: half a depth of field.
+
+    Narrower than that is one reading that differs from its neighbours.
+    """
+    return settings.dof_um / 2
+
+
 def coarse_positions(settings: SearchSettings) -> tuple[float, ...]:
     """Positions of the first pass: the range, both ends included, cut at the bounds.
 

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from autofocus.search.evidence import background, best_reading
-from autofocus.search.grid import coarse_step_um
+from autofocus.search.grid import coarse_step_um, least_width_um
 from autofocus.search.peak import fit_peak
 from autofocus.search.protocol import Reading, SearchResult, SearchSettings
+
+# Chance of noise looking as much like a peak, above which the referee has no opinion.
+SURE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,13 @@ def referee_peak(
         return Opinion()
     best = best_reading(watched)
     clear_um = max(coarse_step_um(settings), 2 * settings.dof_um)
-    back = background(watched, best_z_um=best.z_um, clear_um=clear_um)
-    if best.score - back.level < 3 * back.noise:
+    back = background(
+        watched,
+        best_z_um=best.z_um,
+        clear_um=clear_um,
+        least_width_um=least_width_um(settings),
+    )
+    if back.chance > SURE:
         return Opinion()
     peak = fit_peak(watched, baseline=back.level, noise=back.noise)
     z_um = peak.z_um if peak else best.z_um

@@ -87,6 +87,16 @@ def test_never_locks_on_noise(seed):
     assert not result.locked, result.reason
 
 
+@pytest.mark.parametrize("range_um", [4.0, 8.0, 12.0])
+def test_short_ranges_lock_on_a_peak_and_not_on_noise(range_um):
+    result, _, _ = drive(settings_for(range_um=range_um), curve(0.4, noise=0.01))
+    assert result.locked, result.reason
+    assert abs(result.z_um - 0.4) <= 0.25
+    for seed in range(30):
+        noise = curve(0.0, height=0.0, base=1.0, noise=0.1, seed=seed)
+        assert not drive(settings_for(range_um=range_um), noise)[0].locked
+
+
 def test_constant_score_is_flat():
     result, _, _ = drive(settings_for(), lambda z, i: Reading(z, 5.0, fingerprint=str(i)))
     assert result.verdict is Verdict.FLAT
