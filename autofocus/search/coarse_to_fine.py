@@ -39,6 +39,8 @@ PROVEN = 1e-4
 FEW = 9
 # Standard errors by which readings not chosen for being high must exceed the background.
 PROOF = 5.0
+# Share of the peak's height that cannot be seen: a score of 0.95 is half a depth of field off.
+NEGLIGIBLE_LOSS = 0.05
 RIVAL_SHARE = 0.6
 COMPARABLE_SHARE = 0.85
 # 1/(1+(d/sigma)^2) with sigma = 2 DOF is 0.35 at 2.7 DOF: too far away to be called in focus.
@@ -284,7 +286,7 @@ class _Run:
         shortfall = self.best().score - self.final.score
         if self.final.score - back.level < max(PROOF * back.noise, 0.3 * height):
             return self._flat("the peak was not there when measured again")
-        if start.score - self.final.score > 2 * back.noise:
+        if start.score - self.final.score > max(2 * back.noise, NEGLIGIBLE_LOSS * height):
             return self._refuse(
                 Verdict.WORSE_THAN_START,
                 f"score {self.final.score:.4g} at {self.final.z_um:.2f} um, but {start.score:.4g} "

@@ -14,6 +14,8 @@ from scipy.stats import f as f_distribution
 
 from autofocus.search.protocol import Reading
 
+# Scales a median absolute deviation to the standard deviation of normal noise.
+MAD_TO_SIGMA = 1.4826
 # No scorer repeats itself better than this share of its own value.
 RELATIVE_FLOOR = 1e-3
 
@@ -69,8 +71,8 @@ def _about_peaks(
 ) -> tuple[float, float]:
     """Scatter about the best-fitting peak or two, and the chance that noise is fitted as well.
 
-    Lorentzian peaks over a grid of centres and widths, level and height by linear regression, a
-    second peak fitted to what the first leaves; the F test against a constant (N. Draper and
+    Lorentzian peaks (and their squares) over a grid of centres and widths, level and height by
+    linear regression, a second peak fitted to what the first leaves; the F test against a constant (N. Draper and
     H. Smith, *Applied Regression Analysis*, 3rd ed. 1998, section 6.1), three parameters a peak.
     """
     total = score - score.mean()
@@ -88,7 +90,9 @@ def _about_peaks(
         ratio = (1 - unexplained) / (3 * peaks) / (unexplained / freedom)
         found = float(f_distribution.sf(ratio, 3 * peaks, freedom))
         if found < chance:
-            noise, chance = spread * (unexplained * z.size / freedom) ** 0.5, found
+            # The typical scatter: where a real peak departs from the shape, it is not noise.
+            typical = MAD_TO_SIGMA * float(np.median(np.abs(left)))
+            noise, chance = typical * (z.size / freedom) ** 0.5, found
     return noise, chance
 
 
@@ -97,8 +101,9 @@ def _shapes(z: NDArray[np.float64], least_width_um: float) -> NDArray[np.float64
     centres = np.linspace(z[0], z[-1], 8 * z.size)
     widest_um = max(float(np.ptp(z)), 2 * least_width_um)
     widths = np.geomspace(least_width_um, widest_um, 12)
-    shapes = 1 / (1 + ((z - centres[:, None, None]) / widths[:, None]) ** 2)
-    shapes = shapes.reshape(-1, z.size)
+    lorentzian = 1 / (1 + ((z - centres[:, None, None]) / widths[:, None]) ** 2)
+    # Measures that square gradients fall off as its square.
+    shapes = np.concatenate([lorentzian, lorentzian**2]).reshape(-1, z.size)
     shapes -= shapes.mean(axis=1, keepdims=True)
     return shapes / np.maximum(np.linalg.norm(shapes, axis=1, keepdims=True), 1e-12)
 

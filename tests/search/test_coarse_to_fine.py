@@ -97,6 +97,17 @@ def test_short_ranges_lock_on_a_peak_and_not_on_noise(range_um):
         assert not drive(settings_for(range_um=range_um), noise)[0].locked
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_one_odd_frame_is_not_a_peak(seed):
+    noise = curve(0.0, height=0.0, base=1.0, noise=0.02, seed=seed)
+
+    def read(z, i):
+        reading = noise(z, i)
+        return Reading(z, reading.score + (1.0 if i == 3 + seed % 12 else 0.0), fingerprint=str(i))
+
+    assert not drive(settings_for(), read)[0].locked
+
+
 def test_constant_score_is_flat():
     result, _, _ = drive(settings_for(), lambda z, i: Reading(z, 5.0, fingerprint=str(i)))
     assert result.verdict is Verdict.FLAT
