@@ -222,7 +222,7 @@ def test_focuses_in_a_recorded_stack(run_here, tmp_path: Path) -> None:
 
     code, out, err = run_here("focus", "--config", rig_file, *replay)
 
-    assert code == 0, err
+    assert code == 0, err + out
     assert json.loads(out)["final_z_um"] == pytest.approx(7.5)
     assert run_here("focus", "--replay", stack)[0] == 2
     assert run_here("focus", "--replay", stack, "--z-positions", "0 1 x")[0] == 2

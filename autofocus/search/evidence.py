@@ -29,7 +29,8 @@ class Background:
     level : float
         Median score away from the best reading.
     noise : float
-        Standard deviation of one score: its scatter about the peak that fits best.
+        Standard deviation of one score: its scatter about the peak that fits best, or about the
+        line through its neighbours, whichever is smaller.
     chance : float
         Probability that noise without a peak is fitted as well by one, 0..1.
     """
@@ -62,8 +63,25 @@ def background(
         away = score <= np.sort(score)[max(2, score.size // 2) - 1]
     level = float(np.median(score[away]))
     noise, chance = _about_peaks(z, score, least_width_um)
+    noise = min(noise, _about_neighbours(z, score))
     floor = max(RELATIVE_FLOOR * float(np.abs(score).max()), 1e-12)
     return Background(level, max(noise, floor), chance)
+
+
+def _about_neighbours(z: NDArray[np.float64], score: NDArray[np.float64]) -> float:
+    """Typical scatter of a reading about the line through its neighbours.
+
+    Honest over a long range, where few readings are on the peak, whatever its shape.
+    """
+    z, first = np.unique(z, return_index=True)
+    score = score[first]
+    if z.size < 5:
+        return np.inf
+    share = (z[1:-1] - z[:-2]) / (z[2:] - z[:-2])
+    residual = score[1:-1] - (score[:-2] * (1 - share) + score[2:] * share)
+    # Variance of y - (1-a) y0 - a y1 for independent noise of variance one.
+    gain = np.sqrt(1 + (1 - share) ** 2 + share**2)
+    return MAD_TO_SIGMA * float(np.median(np.abs(residual / gain)))
 
 
 def _about_peaks(
