@@ -22,9 +22,10 @@ from rich.console import Console
 from rich.live import Live
 
 from autofocus import terminal
-from autofocus.commands import models
+from autofocus.commands import bench, models
 from autofocus.commands.arguments import AsJson, ConfigFile
 from autofocus.commands.score import score
+from autofocus.commands.training import fit_default_head, pretrain_encoders
 from autofocus.conductor import Conductor, LiveRun
 from autofocus.config import Rig, load_rig
 from autofocus.errors import AutofocusError
@@ -56,6 +57,9 @@ app = typer.Typer(
 
 app.command()(score)
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
+app.command("pretrain")(pretrain_encoders)
+app.command("fit-default-head")(fit_default_head)
 
 StartZ = Annotated[
     float | None, typer.Option("--start-z-um", help="Move the stage here first, um.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Judged:
 
 
 def judge_stacks(
-    data: Path, scorers: Sequence[Scorer], *, use: str, trust: Sequence[str] = TRUSTED
+    data: Path, scorers: Mapping[str, Scorer], *, use: str, trust: Sequence[str] = TRUSTED
 ) -> list[Judged]:
     """Score every plane of the labelled stacks of a data folder.
 
@@ -54,8 +54,8 @@ def judge_stacks(
     ----------
     data : Path
         Folder with ``manifest.json``.
-    scorers : sequence of Scorer
-        Besides all classical measures.
+    scorers : mapping of str to Scorer
+        By the name in the table; all classical measures are added.
     use : {"train", "evaluate"}
         Which stacks.
 
@@ -75,9 +75,11 @@ def judge_stacks(
     return [_judge(data, entry, scorers) for entry in track(entries, "stacks")]
 
 
-def _judge(data: Path, entry: dict[str, object], scorers: Sequence[Scorer]) -> Judged:
+def _judge(data: Path, entry: dict[str, object], scorers: Mapping[str, Scorer]) -> Judged:
     planes = load_stack(data / str(entry["file"])).planes
-    curves = {scorer.name: [scorer.score(plane).score for plane in planes] for scorer in scorers}
+    curves = {
+        name: [scorer.score(plane).score for plane in planes] for name, scorer in scorers.items()
+    }
     curves |= compare_on_stack(list(planes))
     accepted = entry["in_focus_accepted"]
     assert isinstance(accepted, list)

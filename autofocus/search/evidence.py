@@ -90,8 +90,9 @@ def _about_peaks(
     """Scatter about the best-fitting peak or two, and the chance that noise is fitted as well.
 
     Lorentzian peaks (and their squares) over a grid of centres and widths, level and height by
-    linear regression, a second peak fitted to what the first leaves; the F test against a constant (N. Draper and
-    H. Smith, *Applied Regression Analysis*, 3rd ed. 1998, section 6.1), three parameters a peak.
+    linear regression, a second peak fitted to what the first leaves; the F test against a constant
+    (N. Draper and H. Smith, *Applied Regression Analysis*, 3rd ed. 1998, section 6.1), three
+    parameters a peak.
     """
     total = score - score.mean()
     spread = float(score.std())

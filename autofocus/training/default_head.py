@@ -174,7 +174,7 @@ def fit(extractor: ReIQA, table: FeatureTable, *, name: str = "default") -> Head
         label=Label(sigma=SIGMA_DOF),
         name=name,
         alpha=chosen.alpha,
-        groups=table.groups,
+        groups=table.groups.tolist(),
         report={
             "frames": len(table),
             "specimens": len(np.unique(table.groups)),

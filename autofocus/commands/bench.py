@@ -1,0 +1,101 @@
+"""``autofocus bench``: measurements anyone can repeat."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from autofocus.bench import locks, portrait, stacks, timing
+from autofocus.commands.arguments import ConfigFile
+from autofocus.config import Rig, load_rig
+from autofocus.scorers import scorers_of
+from models.registry import Registry
+from models.scorer import Scorer
+
+app = typer.Typer(help="Measure scorers on simulated rigs and recorded stacks.")
+
+DEFAULT_SCORERS = "reiqa-compact,tenengrad,normalised_variance"
+Scorers = Annotated[
+    str,
+    typer.Option(
+        help="Names with commas between; LABEL=FOLDER: the compact scorer of another folder."
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")]
+
+
+@app.command("locks")
+def bench_locks(
+    out: Out,
+    scorers: Scorers = DEFAULT_SCORERS,
+    seeds: Annotated[int, typer.Option(help="Specimens of each kind.", min=1)] = 20,
+    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+    config: ConfigFile = None,
+) -> None:
+    """Focus simulated specimens of unknown true focus: how often on the right plane."""
+    out.mkdir(parents=True, exist_ok=True)
+    outcomes = locks.run_locks(
+        scorers.split(","), locks.cases(seeds), partial(_load, load_rig(config)), jobs=jobs
+    )
+    locks.write_csv(outcomes, out / "locks.csv")
+    _report(locks.table(outcomes), out / "locks.md")
+
+
+@app.command("stacks")
+def bench_stacks(
+    data: Annotated[Path, typer.Option(help="Folder with manifest.json and stacks.")],
+    out: Out,
+    scorers: Scorers = "reiqa-compact",
+    use: Annotated[str, typer.Option(help="train or evaluate.")] = "evaluate",
+    config: ConfigFile = None,
+) -> None:
+    """Choose a plane of every recorded stack, against the planes a person accepts."""
+    out.mkdir(parents=True, exist_ok=True)
+    rig = load_rig(config)
+    judged = stacks.judge_stacks(
+        data, {name: _load(rig, name) for name in scorers.split(",")}, use=use
+    )
+    _report(stacks.table(judged), out / f"stacks_{use}.md")
+
+
+@app.command("portrait")
+def bench_portrait(
+    out: Out,
+    kind: Annotated[str, typer.Option(help="Specimen.")] = "nuclei",
+    seed: Annotated[int, typer.Option(help="Of the specimen.")] = locks.FIRST_SEED,
+    scorer: Annotated[str, typer.Option(help="One name.")] = "reiqa-compact",
+    config: ConfigFile = None,
+) -> None:
+    """Draw one simulated run: frames at start, best plane and end, and the curves."""
+    out.mkdir(parents=True, exist_ok=True)
+    picture = out / f"portrait_{kind}_{seed}.png"
+    loaded = _load(load_rig(config), scorer)
+    outcome = portrait.portrait(locks.Case(kind, seed), loaded, picture)
+    Console().print(f"{outcome.verdict}, error {outcome.error_dof:.2f} DOF: {picture}")
+
+
+@app.command("scorer")
+def bench_scorer(
+    repeats: Annotated[int, typer.Option(help="Frames a scorer.", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="Threads of the networks.", min=1)] = 2,
+    config: ConfigFile = None,
+) -> None:
+    """Time a frame of 1024 x 1024 px, against the procedure of the notes in the same process."""
+    compact = _load(load_rig(config), "reiqa-compact")
+    Console().print(timing.table(timing.measure(compact, repeats=repeats, threads=threads)))
+
+
+def _load(rig: Rig, name: str) -> Scorer:
+    label, _, folder = name.partition("=")
+    if folder:
+        return Registry([Path(folder)]).load_scorer("reiqa-compact")
+    return scorers_of(rig)(label, None)
+
+
+def _report(table: str, path: Path) -> None:
+    path.write_text(table + "\n", encoding="utf-8")
+    Console().print(table, soft_wrap=True, markup=False)

@@ -1,0 +1,88 @@
+"""``autofocus pretrain`` and ``autofocus fit-default-head``: how the shipped weights are made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from autofocus.training import default_head
+from autofocus.training.labelled import simulated_groups, stack_groups, still_groups
+from autofocus.training.pretrain import Branch, PretrainSettings, corpus_for, pretrain
+from models.checkpoints import load_compact_encoder, save_encoders
+from models.head import save_head
+from models.registry import Registry
+
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Folder with manifest.json, stacks and stills; without it simulation only."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+Seed = Annotated[int, typer.Option(help="Decides every image.", min=0)]
+
+
+def pretrain_encoders(
+    out: Out,
+    data: Data = None,
+    branch: Annotated[Literal["content", "quality", "both"], typer.Option()] = "both",
+    minutes: Annotated[
+        float | None, typer.Option(help="Training time of each branch; resumed parts count.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of the network.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help="Threads that make batches.", min=1)] = 1,
+    seed: Seed = 0,
+    small: Annotated[
+        bool, typer.Option("--small", help="A small pool of images, for a trial in minutes.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore an existing checkpoint.")] = False,
+) -> None:
+    """Train the compact encoders without labels (MoCo v2); started again, it goes on."""
+    settings = PretrainSettings(seed=seed)
+    if small:
+        settings = replace(settings, pool_images=60)
+    corpus = corpus_for(settings, out, data)
+    branches: tuple[Branch, ...] = ("quality", "content")
+    for each in branches:
+        if branch in (each, "both"):
+            file = pretrain(
+                each,
+                settings,
+                out,
+                corpus=corpus,
+                minutes=minutes,
+                threads=threads,
+                workers=workers,
+                resume=not fresh,
+            )
+            Console().print(f"{each}: {file}", soft_wrap=True)
+
+
+def fit_default_head(
+    encoders: Annotated[
+        Path, typer.Option(help="Folder with content.safetensors and quality.safetensors.")
+    ],
+    out: Out,
+    data: Data = None,
+    specimens: Annotated[int, typer.Option(help="Simulated specimens, 10 frames each.")] = 520,
+    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+    seed: Seed = 1,
+) -> None:
+    """Fit the head that ships, on frames of known defocus; makes a folder of models."""
+    layout = out / "compact"
+    save_encoders(
+        layout,
+        load_compact_encoder(encoders / "content.safetensors"),
+        load_compact_encoder(encoders / "quality.safetensors"),
+        {"made_by": "autofocus pretrain", "seed": seed},
+    )
+    extractor = Registry([out]).load_extractor("reiqa-compact")
+    groups = simulated_groups(specimens, seed=seed)
+    if data is not None:
+        groups += still_groups(data, seed=seed) + stack_groups(data)
+    table = default_head.extract(extractor, groups, jobs=jobs)
+    table.save(out / "features.npz")
+    head = save_head(layout / "head", default_head.fit(extractor, table))
+    Console().print_json(data=dict(head.manifest.report))
