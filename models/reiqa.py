@@ -28,6 +28,9 @@ from models.roi import specimen_mask
 
 Float32 = NDArray[np.float32]
 
+# Smaller than any activation that means something, so that silent channels stay finite.
+LOG_FLOOR = np.float32(1e-3)
+
 # Per channel. Grey: the mean over the three channels of ImageNet's values.
 _CONTENT_MEAN = {"published": (0.485, 0.456, 0.406), "compact": (0.449,)}
 _CONTENT_STD = {"published": (0.229, 0.224, 0.225), "compact": (0.226,)}
@@ -55,6 +58,10 @@ class ExtractorSettings:
         Percentiles of the frame that become 0 and 1.
     seed : int
         Of the candidates' positions.
+    values : {"linear", "log"}
+        ``"log"`` gives log(mean + 1e-3): activations span decades, and a linear head on their
+        logarithms scores held-out specimens better (docs/models.md). The published layout is
+        linear.
     pooling : {"mean"}
         How the features of the patches become those of the frame.
     """
@@ -68,10 +75,12 @@ class ExtractorSettings:
     p_high: float = 99.8
     seed: int = 0
     pooling: Literal["mean"] = "mean"
+    values: Literal["linear", "log"] = "linear"
 
     def __post_init__(self) -> None:
         _require(self.layout in _CONTENT_MEAN, f"layout = {self.layout!r} is not known")
         _require(self.pooling == "mean", f"pooling = {self.pooling!r} is not known")
+        _require(self.values in ("linear", "log"), f"values = {self.values!r} is not known")
         _require(
             self.patch_size > 0 and self.patch_size % 64 == 0,
             f"patch_size = {self.patch_size} px must be a positive multiple of 64",
@@ -150,7 +159,8 @@ class ReIQA:
             When the image is not a grey frame of finite numbers, or the anchor is for another size.
         """
         patches = self.patches(image, anchor or self.anchor(image))
-        return self.features_of_patches(patches).mean(axis=0)
+        mean = self.features_of_patches(patches).mean(axis=0)
+        return mean if self.settings.values == "linear" else np.log(mean + LOG_FLOOR)
 
     def anchor(self, image: NDArray[np.generic]) -> Anchor:
         """Patches and normalisation chosen on this frame, to be used on it and on others.

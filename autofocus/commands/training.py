@@ -14,6 +14,7 @@ from autofocus.training.labelled import simulated_groups, stack_groups, still_gr
 from autofocus.training.pretrain import Branch, PretrainSettings, corpus_for, pretrain
 from models.checkpoints import load_compact_encoder, save_encoders
 from models.head import save_head
+from models.reiqa import ExtractorSettings
 from models.registry import Registry
 
 Data = Annotated[
@@ -76,9 +77,10 @@ def fit_default_head(
         layout,
         load_compact_encoder(encoders / "content.safetensors"),
         load_compact_encoder(encoders / "quality.safetensors"),
-        {"made_by": "autofocus pretrain", "seed": seed},
+        {"made_by": "autofocus pretrain"},
     )
-    extractor = Registry([out]).load_extractor("reiqa-compact")
+    settings = ExtractorSettings(layout="compact", values="log")
+    extractor = Registry([out]).load_extractor("reiqa-compact", settings)
     groups = simulated_groups(specimens, seed=seed)
     if data is not None:
         groups += still_groups(data, seed=seed) + stack_groups(data)

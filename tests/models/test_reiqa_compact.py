@@ -193,8 +193,20 @@ def test_settings_with_a_missing_name_are_not_completed_by_defaults():
         {"min_roi_cover": 1.5},
         {"p_low": 99.9},
         {"pooling": "max"},
+        {"values": "squared"},
     ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ExtractorSettings(**wrong)
+
+
+def test_logarithmic_values_are_the_logarithm_of_the_mean(extractor):
+    image = (np.random.default_rng(0).random((300, 300)) * 1000).astype(np.uint16)
+    settings = dataclasses.replace(extractor.settings, values="log")
+    torch.manual_seed(0)
+    pair = CompactEncoder(4), CompactEncoder(4)
+    linear = ReIQA(*pair, extractor.settings).features(image)
+    logarithmic = ReIQA(*pair, settings).features(image)
+    assert logarithmic == pytest.approx(np.log(linear + 1e-3), abs=1e-5)
+    assert np.isfinite(logarithmic).all()

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+
+from autofocus.training.default_head import cross_validate, extract, fit, score_of
+from autofocus.training.labelled import (
+    EMPTY_DEFOCUS_DOF,
+    defocused,
+    draw_defocus_dof,
+    simulated_groups,
+)
+from devices.simulated.optics import Objective
+from models.encoders import CompactEncoder, weights_sha256
+from models.reiqa import ExtractorSettings, ReIQA
+
+
+@pytest.fixture(scope="module")
+def encoders():
+    torch.manual_seed(0)
+    return CompactEncoder(4), CompactEncoder(4)
+
+
+@pytest.fixture(scope="module")
+def extractor(encoders):
+    return ReIQA(*encoders, ExtractorSettings(patches=4, top_k=0.5))
+
+
+@pytest.fixture(scope="module")
+def table(extractor):
+    return extract(extractor, simulated_groups(6, seed=3, frames=4))
+
+
+def test_a_group_is_always_the_same_and_no_two_are():
+    first, second = simulated_groups(2, seed=5, frames=2)
+    again = simulated_groups(2, seed=5, frames=2)[0]
+    assert np.array_equal(first.frames()[1].image, again.frames()[1].image)
+    assert first.name != second.name
+
+
+def test_every_sixteenth_group_is_empty_and_as_far_from_focus_as_can_be():
+    empty = simulated_groups(16, seed=5, frames=2)[15]
+    assert empty.name.startswith("empty")
+    assert {frame.defocus_dof for frame in empty.frames()} == {EMPTY_DEFOCUS_DOF}
+
+
+def test_distances_begin_in_focus_and_stay_within_twenty_depths_of_field():
+    distance = draw_defocus_dof(500, np.random.default_rng(0))
+    assert distance[0] == 0
+    assert np.abs(distance).max() <= 20
+    assert 0.25 < np.mean(np.abs(distance) <= 2) < 0.7
+
+
+def test_blurring_a_real_image_keeps_its_light_and_loses_its_detail():
+    rng = np.random.default_rng(0)
+    sharp = rng.random((160, 160)).astype(np.float32)
+    objective = Objective(0.75, 1.0, 0.53, 0.325)
+    in_focus, near, far = defocused(sharp, objective, [0.0, 1.0, 5.0])
+    assert np.array_equal(in_focus, sharp)
+    assert near.std() > far.std()
+    assert far.mean() == pytest.approx(sharp.mean(), rel=0.02)
+
+
+def test_the_label_is_one_in_focus_and_half_two_depths_of_field_away():
+    assert score_of(0.0) == 1.0
+    assert score_of(2.0) == 0.5
+
+
+def test_fitting_a_head_leaves_the_encoders_as_they_were(encoders, extractor, table):
+    before = [weights_sha256(encoder) for encoder in encoders]
+    head = fit(extractor, table)
+    assert [weights_sha256(encoder) for encoder in encoders] == before
+    assert head.manifest.content_sha256 == before[0]
+    assert head.manifest.outputs == ("score", "defocus_dof")
+    assert head.manifest.report["frames"] == len(table) == 24
+
+
+def test_cross_validation_never_sees_the_specimen_it_predicts(table):
+    scrambled = cross_validate(table, 100.0, folds=3)
+    assert -1 <= scrambled.pooled_plcc <= 1
+    # A lookup by specimen would be perfect if a specimen were on both sides.
+    assert scrambled.pooled_plcc < 0.999
