@@ -119,12 +119,15 @@ class Conductor:
             When another run has the microscope.
         RequestError, ModelError, StorageError
             When the rig or the scorer must refuse, or nothing can be written; nothing has moved.
+        Halted
+            When a stop came before the run had the microscope, e.g. while its scorer was loaded.
         """
+        stops = self._stops
         self._refuse_if_busy()
         plan(self.rig, request, state=self.microscope.state)
         scorer = self.scorer_for(request)
         run = LiveRun(self._opening(request, scorer))
-        folder = self._claim(run)
+        folder = self._claim(run, stops)
         self._hardware.submit(lambda: self._conduct(run, scorer, folder))
         return run
 
@@ -214,10 +217,15 @@ class Conductor:
         if live := self._live:
             raise BusyError(live.run_id)
 
-    def _claim(self, run: LiveRun) -> RunFolder:
+    def _refuse_if_stopped(self, stops: int) -> None:
+        if stops != self._stops:
+            raise Halted("stopped before this command was begun; send it again if it is wanted")
+
+    def _claim(self, run: LiveRun, stops: int) -> RunFolder:
         run.done.set_running_or_notify_cancel()  # a client that hangs up must not cancel it
         with self._lock:
             self._refuse_if_busy()
+            self._refuse_if_stopped(stops)
             self._live = run
         try:
             return self.runs.begin(run.opening)
@@ -269,7 +277,6 @@ class Conductor:
 
     def _unless_stopped(self, action: Callable[[], T], stops: int) -> T:
         with self._lock:
-            if stops != self._stops:
-                raise Halted("stopped before this command was begun; send it again if it is wanted")
+            self._refuse_if_stopped(stops)
             self.microscope.resume()
         return action()

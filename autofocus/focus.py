@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ from devices import (
     MicroscopeState,
     Roi,
 )
+from models.errors import ModelError
 from models.scorer import Scorer
 
 # A quarter of the depth of field cannot be seen by eye.
@@ -123,7 +125,7 @@ class FocusPlan:
     z_um : tuple of float
         Positions of the first pass, um.
     z_lowest_um, z_highest_um : float
-        The run never leaves these.
+        The run never leaves these, whatever its channel offset and the rig's backlash.
     worst_case_exposures : int
         Largest number of exposures, the budget considered.
     worst_case_dose_ms : float
@@ -201,10 +203,11 @@ def plan(rig: Rig, request: FocusRequest, *, state: MicroscopeState) -> FocusPla
     dose_ms = worst * (request.exposure_ms or state.exposure_ms)
     if request.max_dose_ms is not None:
         dose_ms = min(dose_ms, request.max_dose_ms)
+    lowest_um, highest_um = _reach_um(rig, request, settings)
     return FocusPlan(
         z_um=coarse_positions(settings),
-        z_lowest_um=min(settings.z_min_um, settings.start_z_um),
-        z_highest_um=max(settings.z_max_um, settings.start_z_um),
+        z_lowest_um=lowest_um,
+        z_highest_um=highest_um,
         worst_case_exposures=worst,
         worst_case_dose_ms=dose_ms,
         dof_um=settings.dof_um,
@@ -280,6 +283,15 @@ def _envelope(
             "check z_min_um, z_max_um, channel_offset_um and the rig's max_towards_um"
         )
     return low, high, notes
+
+
+def _reach_um(rig: Rig, request: FocusRequest, settings: SearchSettings) -> tuple[float, float]:
+    """Where a run can get in all: the start, the channel offset and the run-up included."""
+    limits, offset_um = rig.microscope, request.channel_offset_um
+    run_up_um = settings.direction * limits.backlash_um
+    low = min(settings.z_min_um + min(offset_um, 0.0), settings.start_z_um) - max(run_up_um, 0.0)
+    high = max(settings.z_max_um + max(offset_um, 0.0), settings.start_z_um) - min(run_up_um, 0.0)
+    return max(low, limits.z_min_um), min(high, limits.z_max_um)
 
 
 def _range_um(rig: Rig, request: FocusRequest, dof_um: float) -> float:
@@ -358,8 +370,8 @@ def run_focus(
     ------
     RequestError
         When the request cannot be carried out on this rig; nothing has moved.
-    DeviceError
-        When hardware fails; state and z have been put back as far as it allows.
+    DeviceError, ModelError
+        When hardware or the scorer fails; state and z have been put back as far as possible.
     """
     strategy = _strategy(request)
     state = microscope.refresh()
@@ -374,11 +386,7 @@ def run_focus(
     microscope.resume()
     with microscope.acquisition(camera) as acquisition:
         outcome = driver.drive(strategy(settings), acquisition)
-        if outcome.locked:
-            if request.channel_offset_um and outcome.z_um is not None:
-                microscope.move_to(outcome.z_um + request.channel_offset_um)
-            acquisition.keep_z()
-        elif request.on_failure == "stay":
+        if outcome.locked or request.on_failure == "stay":
             acquisition.keep_z()
     final_z_um = microscope.z_um()
     return driver.result(run_id, settings, outcome, final_z_um=final_z_um, notes=notes)
@@ -420,12 +428,12 @@ class _Driver:
     def drive(self, search: Search, acquisition: Acquisition) -> SearchResult:
         """Run the search to its end, or to the verdict that ends it early."""
         try:
-            step = next(search)
-            while True:
-                acquisition.verify_unchanged()
-                step = search.send(tuple(self._read(z_um, step) for z_um in step.z_um))
-        except StopIteration as finished:
-            return finished.value
+            outcome = self._converse(search, acquisition)
+            # A stop that came while the last frame was scored.
+            self._check_abort()
+            if outcome.locked and outcome.z_um is not None and self._request.channel_offset_um:
+                self._move(outcome.z_um + self._request.channel_offset_um)
+            return outcome
         except _Stop as stop:
             return SearchResult(
                 stop.verdict,
@@ -435,13 +443,21 @@ class _Driver:
         finally:
             search.close()
 
+    def _converse(self, search: Search, acquisition: Acquisition) -> SearchResult:
+        try:
+            step = next(search)
+            while True:
+                readings = tuple(self._read(z_um, step) for z_um in step.z_um)
+                acquisition.verify_unchanged()
+                step = search.send(readings)
+        except StopIteration as finished:
+            result: SearchResult = finished.value
+            return result
+
     def _read(self, z_um: float, step: Pass) -> Reading:
         self._check_abort()
         self._check_budget()
-        try:
-            self._move(z_um)
-        except Halted as halted:
-            raise _Stop(Verdict.ABORTED, f"stopped while moving: {halted}") from halted
+        self._move(z_um)
         self._check_abort()
         frame = self._snap()
         # Checked again: a frame exposed while somebody pressed stop is not worth scoring.
@@ -472,7 +488,10 @@ class _Driver:
 
     def _move(self, z_um: float) -> None:
         began_s = time.monotonic()
-        self._microscope.move_to(z_um)
+        try:
+            self._microscope.move_to(z_um)
+        except Halted as halted:
+            raise _Stop(Verdict.ABORTED, f"stopped while moving: {halted}") from halted
         self._stage_s += time.monotonic() - began_s
 
     def _snap(self) -> Frame:
@@ -486,6 +505,12 @@ class _Driver:
         began_s = time.monotonic()
         scored = self._scorer.score(frame.image, bit_depth=frame.bit_depth)
         self._scoring_s += time.monotonic() - began_s
+        if not math.isfinite(scored.score):
+            # Compared with anything it is false, which every later check would take for consent.
+            raise ModelError(
+                f"{self._scorer.name} scored the frame at {frame.z_um:.2f} um as {scored.score}; "
+                "choose another scorer"
+            )
         reading = Reading(
             z_um=frame.z_um,
             score=scored.score,

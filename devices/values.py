@@ -77,13 +77,13 @@ class MicroscopeSettings:
             raise DeviceConfigError(
                 f'towards_specimen = {self.towards_specimen!r} must be "+", "-" or absent'
             )
-        for name in ("max_step_um", "max_towards_um", "arrival_tolerance_um", "timeout_ms"):
+        for name in ("max_step_um", "arrival_tolerance_um", "timeout_ms"):
             value = getattr(self, name)
             if value is not None and not (_finite(value) and value > 0):
                 raise DeviceConfigError(f"{name} = {value} must be a number above 0")
-        for name in ("backlash_um", "settle_ms", "xy_tolerance_um"):
+        for name in ("max_towards_um", "backlash_um", "settle_ms", "xy_tolerance_um"):
             value = getattr(self, name)
-            if not (_finite(value) and value >= 0):
+            if value is not None and not (_finite(value) and value >= 0):
                 raise DeviceConfigError(f"{name} = {value} must be a number, 0 or more")
 
 

@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from autofocus.conductor import Conductor
 from autofocus.config import load_rig
 from autofocus.errors import RequestError
 from autofocus.focus import FocusRequest, plan, run_focus
-from autofocus.search.protocol import Verdict
-from devices import Microscope
+from autofocus.runs import RunStore
+from autofocus.search.protocol import Purpose, Verdict
+from devices import Halted, Microscope
 from models.classical import DEFAULT_MEASURE, ClassicalScorer
+from models.errors import ModelError
+from models.scorer import FrameScore
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +157,59 @@ def test_never_further_towards_the_specimen_than_the_rig_allows(rig, microscope)
     state = replace(microscope.state, z_um=-150.0)
     promised = plan(rig, FocusRequest(range_um=450.0), state=state)
     assert promised.z_highest_um == pytest.approx(-150.0 + rig.microscope.max_towards_um)
+
+
+def test_the_plan_owns_up_to_channel_offset_and_backlash(rig, microscope):
+    backlashed = replace(rig, microscope=replace(rig.microscope, backlash_um=3.0))
+    request = FocusRequest(z_min_um=-20.0, z_max_um=40.0, channel_offset_um=5.0)
+    promised = plan(backlashed, request, state=microscope.state)
+    assert (promised.z_lowest_um, promised.z_highest_um) == (-23.0, 40.0)
+
+
+def test_a_stop_while_the_last_frame_is_scored_still_counts(rig, microscope, scorer):
+    microscope.move_to(12.0)
+    abort = threading.Event()
+
+    def watch(point):
+        if point.purpose is Purpose.CONFIRM:
+            abort.set()
+
+    request = FocusRequest(range_um=60.0, channel_offset_um=1.5)
+    result = run_focus(rig, microscope, scorer, request, run_id="x", abort=abort, on_reading=watch)
+    assert result.verdict is Verdict.ABORTED
+    assert microscope.z_um() == pytest.approx(12.0, abs=0.01)
+
+
+class Undecided(ClassicalScorer):
+    """A scorer that breaks its promise of a finite score."""
+
+    def score(self, image, *, bit_depth=None):
+        return FrameScore(score=float("nan"))
+
+
+def test_a_score_that_is_no_number_ends_the_run(rig, microscope):
+    microscope.move_to(12.0)
+    with pytest.raises(ModelError, match="nan"):
+        focus(rig, microscope, Undecided(DEFAULT_MEASURE))
+    assert microscope.z_um() == pytest.approx(12.0, abs=0.01)
+
+
+def test_a_stop_while_the_scorer_is_loaded_forbids_the_run(rig, scorer, tmp_path):
+    def load(name, head):
+        conductor.stop()
+        return scorer
+
+    conductor = Conductor(rig, Microscope.open(rig.microscope), load, RunStore(tmp_path))
+    try:
+        with pytest.raises(Halted):
+            conductor.start(FocusRequest())
+        assert conductor.running is None
+        assert conductor.runs.ids() == ()
+    finally:
+        conductor.close()
+
+
+def test_a_rig_may_forbid_every_move_towards_the_specimen_beyond_the_start(rig, microscope):
+    strict = replace(rig, microscope=replace(rig.microscope, max_towards_um=0.0))
+    promised = plan(strict, FocusRequest(), state=microscope.state)
+    assert promised.z_highest_um == microscope.state.z_um

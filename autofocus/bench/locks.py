@@ -1,7 +1,8 @@
 """How often a scorer locks, and on the right plane: seeded simulated specimens, unknown true focus.
 
-The judge is the simulated microscope: its true best plane (noise-free, over the frame) is read
-only after a run has ended. Seeds of specimens and exposures are never used in training.
+The judge is the simulated microscope: its true best plane (noise-free, over the frame) places the
+start and judges the end; the run never sees it. Seeds of specimens and exposures are never used in
+training.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from autofocus.config import Rig, builtin_configs, load_rig
+from autofocus.config import builtin_configs, load_rig
 from autofocus.focus import FocusRequest, FocusResult, run_focus
 from devices import Frame, Microscope
 from devices.micromanager import load_core, release
@@ -221,8 +222,3 @@ def write_csv(outcomes: Sequence[Outcome], path: Path) -> None:
         writer = csv.DictWriter(target, [field.name for field in fields(Outcome)])
         writer.writeheader()
         writer.writerows(asdict(outcome) for outcome in outcomes)
-
-
-def rig_of(case: Case) -> Rig:
-    """The rig a case runs on."""
-    return load_rig(builtin_configs() / _rig_file(case))

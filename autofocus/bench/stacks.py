@@ -62,7 +62,7 @@ def judge_stacks(
     Raises
     ------
     ConfigError
-        When there is no manifest.
+        When there is no manifest, or no stack in it that can be judged.
     """
     manifest = data / "manifest.json"
     if not manifest.is_file():
@@ -72,6 +72,10 @@ def judge_stacks(
         for entry in json.loads(manifest.read_text(encoding="utf-8"))["stacks"]
         if entry["use"] == use and entry["trust"] in trust and "in_focus_accepted" in entry
     ]
+    if not entries:
+        raise ConfigError(
+            f"{manifest} has no stack for {use!r} with accepted planes and trust {', '.join(trust)}"
+        )
     return [_judge(data, entry, scorers) for entry in track(entries, "stacks")]
 
 

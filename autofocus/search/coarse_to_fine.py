@@ -193,10 +193,16 @@ class _Run:
         )
 
     def _end_with_the_best(self) -> tuple[float, int] | None:
-        """The outermost position and its side, when nothing lower was read beyond the best."""
-        positions = [reading.z_um for reading in self.curve]
-        low, high, best = min(positions), max(positions), self.best().z_um
+        """The outermost position and its side, when nothing lower was read beyond the best.
+
+        A start far outside the range does not count: between it and the range nothing was read.
+        """
+        start_um, best = self.curve[0].z_um, self.best().z_um
+        searched = [reading.z_um for reading in self.curve[1:]]
+        low, high = min(searched), max(searched)
         half_step_um = coarse_step_um(self.settings) / 2
+        if low - 3 * half_step_um <= start_um <= high + 3 * half_step_um:
+            low, high = min(low, start_um), max(high, start_um)
         if best - low < half_step_um:
             return low, -1
         if high - best < half_step_um:

@@ -80,6 +80,15 @@ def test_says_edge_at_the_bound():
     assert max(visited) <= 27.0
 
 
+@pytest.mark.parametrize("width_um", [3.0, 6.0])
+@pytest.mark.parametrize("peak_um", [2.0, 15.0])
+def test_a_start_outside_the_range_does_not_hide_its_edge(peak_um, width_um):
+    outside = settings_for(z_min_um=20.0, z_max_um=60.0, center_um=40.0, range_um=40.0)
+    result, visited, _ = drive(outside, curve(peak_um, width_um=width_um))
+    assert result.verdict is Verdict.EDGE, result.reason
+    assert min(visited[1:]) >= 20.0
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_never_locks_on_noise(seed):
     noise = curve(0.0, height=0.0, base=1.0, noise=0.1, seed=seed)
