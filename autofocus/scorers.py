@@ -29,8 +29,11 @@ def scorers_of(rig: Rig) -> LoadScorer:
     registry = registry_of(rig)
 
     @cache
+    def load_once(name: str, head: str) -> Scorer:
+        return registry.load_scorer(name, head)
+
     def load(name: str | None, head: str | None) -> Scorer:
-        return registry.load_scorer(name or default_scorer(rig, registry), head or DEFAULT_HEAD)
+        return load_once(name or default_scorer(rig, registry), head or DEFAULT_HEAD)
 
     return load
 

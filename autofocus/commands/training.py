@@ -14,8 +14,8 @@ from autofocus.training.labelled import simulated_groups, stack_groups, still_gr
 from autofocus.training.pretrain import Branch, PretrainSettings, corpus_for, pretrain
 from models.checkpoints import load_compact_encoder, save_encoders
 from models.head import save_head
-from models.reiqa import ExtractorSettings
 from models.registry import Registry
+from models.reiqa import ExtractorSettings
 
 Data = Annotated[
     Path | None,

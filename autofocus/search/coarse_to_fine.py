@@ -14,6 +14,7 @@ from autofocus.search.evidence import Background, background, best_reading, is_s
 from autofocus.search.grid import (
     coarse_positions,
     coarse_step_um,
+    extension_count,
     extension_positions,
     fine_positions,
     fine_step_um,
@@ -53,9 +54,7 @@ Asking = Generator[Pass, tuple[Reading, ...], None]
 def worst_case_exposures(settings: SearchSettings) -> int:
     """Largest number of exposures a run with these settings can take, start included."""
     coarse = len(coarse_positions(settings))
-    extension = max(
-        len(extension_positions(settings, settings.center_um, sign)) for sign in (-1, 1)
-    )
+    extension = extension_count(settings)
     # Two candidates may be narrowed, and the fit may be corrected once after the confirmation.
     return 1 + coarse + settings.max_extensions * extension + 2 * 4 * _narrowings(settings) + 2
 
@@ -237,11 +236,15 @@ class _Run:
                 f"nothing stands above offset and noise in any of {len(self.curve)} frames; "
                 "check lamp, shutter, channel and exposure",
             )
-        if self.best().saturated:
+        # A clipped peak is lower than its unclipped flanks, which then look best.
+        reach_um = max(coarse_step_um(self.settings), 2 * self.settings.dof_um)
+        clipped = [r.z_um for r in self.curve if r.saturated]
+        near = [z for z in clipped if abs(z - self.best().z_um) <= reach_um]
+        if near:
             return self._refuse(
                 Verdict.SATURATED,
-                f"the frame at the best position, {self.best().z_um:.2f} um, is saturated; "
-                "shorten the exposure",
+                f"the frame at {near[0]:.2f} um, next to the best position "
+                f"{self.best().z_um:.2f} um, is saturated; shorten the exposure",
             )
         return None
 

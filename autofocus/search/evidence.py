@@ -54,7 +54,7 @@ def background(
     least_width_um : float
         Half width of the narrowest peak that is believed.
     """
-    ordered = sorted(curve, key=lambda reading: reading.z_um)
+    ordered = sorted(distinct(curve), key=lambda reading: reading.z_um)
     z = np.array([reading.z_um for reading in ordered])
     score = np.array([reading.score for reading in ordered])
     away = np.abs(z - best_z_um) > clear_um
@@ -66,6 +66,15 @@ def background(
     noise = min(noise, _about_neighbours(z, score))
     floor = max(RELATIVE_FLOOR * float(np.abs(score).max()), 1e-12)
     return Background(level, max(noise, floor), chance)
+
+
+def distinct(curve: Sequence[Reading]) -> list[Reading]:
+    """The readings without copies: the same pixels at the same position prove nothing twice."""
+    kept = {
+        (reading.z_um, reading.fingerprint or str(index)): reading
+        for index, reading in enumerate(curve)
+    }
+    return list(kept.values())
 
 
 def _about_neighbours(z: NDArray[np.float64], score: NDArray[np.float64]) -> float:

@@ -51,6 +51,11 @@ def coarse_positions(settings: SearchSettings) -> tuple[float, ...]:
     return along(settings, [z for z in positions if abs(z - settings.start_z_um) > near_um])
 
 
+def extension_count(settings: SearchSettings) -> int:
+    """Positions of one extension, at most: a quarter of the range."""
+    return max(3, math.ceil(settings.range_um / 4 / coarse_step_um(settings)))
+
+
 def extension_positions(settings: SearchSettings, end_um: float, sign: int) -> tuple[float, ...]:
     """Positions that continue the range beyond one of its ends, inside the bounds.
 
@@ -67,7 +72,7 @@ def extension_positions(settings: SearchSettings, end_um: float, sign: int) -> t
         Empty when the bound is closer than half a coarse step.
     """
     step_um = coarse_step_um(settings)
-    count = max(3, math.ceil(settings.range_um / 4 / step_um))
+    count = extension_count(settings)
     wanted = [end_um + sign * step_um * (i + 1) for i in range(count)]
     bound = settings.z_max_um if sign > 0 else settings.z_min_um
     inside = [z for z in wanted if (bound - z) * sign >= 0]

@@ -66,7 +66,9 @@ def referee_peak(
         clear_um=clear_um,
         least_width_um=least_width_um(settings),
     )
-    if back.chance > SURE:
+    ends = (min(r.z_um for r in watched), max(r.z_um for r in watched))
+    # A curve that is highest at an end has its peak somewhere else.
+    if back.chance > SURE or best.z_um in ends:
         return Opinion()
     peak = fit_peak(watched, baseline=back.level, noise=back.noise)
     z_um = peak.z_um if peak else best.z_um

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autofocus.search.coarse_to_fine import coarse_to_fine, worst_case_exposures
+from autofocus.search.evidence import distinct
 from autofocus.search.grid import coarse_positions, extension_positions, fine_positions
 from autofocus.search.peak import fit_peak
 from autofocus.search.protocol import Pass, Reading, SearchResult, SearchSettings, Verdict
@@ -167,6 +168,25 @@ def test_a_saturated_peak_is_not_believed():
         return Reading(z, peak(z, i).score, saturated=abs(z - 4.0) < 3, fingerprint=str(z))
 
     assert drive(settings_for(), read)[0].verdict is Verdict.SATURATED
+
+
+def test_a_clipped_peak_between_its_flanks_is_not_believed():
+    peak = curve(4.0)
+
+    def read(z, i):
+        clipped = abs(z - 4.0) < 1
+        return Reading(
+            z, 0.3 if clipped else peak(z, i).score, saturated=clipped, fingerprint=str(z)
+        )
+
+    assert drive(settings_for(), read)[0].verdict is Verdict.SATURATED
+
+
+def test_copies_of_a_frame_prove_nothing_twice():
+    once = [Reading(float(z), float(z % 3), fingerprint=str(z)) for z in range(6)]
+    assert distinct([*once, once[2], once[2]]) == once
+    unknown = Reading(1.0, 2.0)
+    assert len(distinct([unknown, unknown])) == 2
 
 
 def test_a_peak_that_is_gone_when_measured_again_is_not_locked():
