@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from autofocus.search.protocol import Reading
 
-# The top of a focus curve is bell-shaped, its flanks are not: the fit takes the highest part of the
-# peak that holds enough readings and falls by enough noise to have a shape at all.
-SHARES = (0.75, 0.5, 0.35)
+# The top of a focus curve is bell-shaped, its flanks are not; but the top alone is flat, and noise
+# moves a flat top about. So the fit is tried on more and more of the peak.
+SHARES = (0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.35)
 FEWEST_POINTS = 5
-LEAST_FALL_IN_NOISE = 8.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def fit_peak(curve: Sequence[Reading], *, baseline: float, noise: float) -> Peak
     baseline : float
         Score far from the peak.
     noise : float
-        Standard deviation of one score.
+        Standard deviation of one score; keeps a few readings that fit by chance from winning.
 
     Returns
     -------
@@ -68,15 +67,30 @@ def fit_peak(curve: Sequence[Reading], *, baseline: float, noise: float) -> Peak
     height = float(score[best] - baseline)
     if height <= 0 or best in (0, len(ordered) - 1):
         return None
-    steep = [share for share in SHARES if (1 - share) * height >= LEAST_FALL_IN_NOISE * noise]
-    tops = (
-        _contiguous_top(score, best, baseline + share * height) for share in steep or SHARES[-1:]
+    fits = [
+        _fit(z[top], score[top] - baseline, baseline=baseline, best_z=z[best])
+        for top in _tops(z, score, best, baseline=baseline)
+    ]
+    # What noise there is allows no better than this, however well few readings happen to fit.
+    least_um = 0.1 * noise / height
+    known = [fit for fit in fits if fit is not None]
+    return min(known, key=lambda fit: max(fit.sigma_um, least_um * fit.width_um), default=None)
+
+
+def _tops(
+    z: NDArray[np.float64], score: NDArray[np.float64], best: int, *, baseline: float
+) -> list[slice]:
+    """Ever larger parts of the peak; the nearest readings where none holds enough of them."""
+    height = float(score[best] - baseline)
+    tops = dict.fromkeys(
+        (top.start, top.stop)
+        for top in (_contiguous_top(score, best, baseline + share * height) for share in SHARES)
+        if np.unique(z[top]).size >= FEWEST_POINTS
     )
-    enough = (top for top in tops if np.unique(z[top]).size >= FEWEST_POINTS)
-    near = next(enough, slice(max(0, best - 2), best + 3))
-    if np.unique(z[near]).size < 3:
-        return None
-    return _fit(z[near], score[near] - baseline, baseline=baseline, noise=noise, best_z=z[best])
+    near = slice(max(0, best - 2), best + 3)
+    if tops:
+        return [slice(*ends) for ends in tops]
+    return [near] if np.unique(z[near]).size >= 3 else []
 
 
 def _contiguous_top(score: NDArray[np.float64], best: int, floor: float) -> slice:
@@ -95,7 +109,6 @@ def _fit(
     height: NDArray[np.float64],
     *,
     baseline: float,
-    noise: float,
     best_z: float,
 ) -> Peak | None:
     top = float(height.max())
@@ -115,14 +128,16 @@ def _fit(
     if not u.min() <= vertex <= u.max():
         return None
     residual = share * (np.log(share) - design @ (offset, slope, curvature))
+    # Few readings may lie on a curve by chance: 2.5 times the scatter for five, 1.1 for eleven.
     freedom = max(1, len(z) - 3)
-    variance = max((noise / top) ** 2, float(residual @ residual) / freedom)
+    few = 1 + 6 / freedom**2
+    variance = few**2 * max(float(residual @ residual) / freedom, 1e-8)
     gradient = np.array([0.0, -1 / (2 * curvature), slope / (2 * curvature**2)])
     sigma_um = float(np.sqrt(variance * gradient @ inverse @ gradient)) * scale_um
     peak_share = float(np.exp(offset + slope * vertex / 2))
     half_width = np.sqrt(np.log(2) / -curvature)
     return Peak(
-        z_um=best_z + vertex * scale_um,
+        z_um=float(best_z + vertex * scale_um),
         sigma_um=sigma_um,
         score=baseline + top * peak_share,
         width_um=2 * float(half_width) * scale_um,
