@@ -72,9 +72,13 @@ def fit_peak(curve: Sequence[Reading], *, baseline: float, noise: float) -> Peak
         for top in _tops(z, score, best, baseline=baseline)
     ]
     # What noise there is allows no better than this, however well few readings happen to fit.
-    least_um = 0.1 * noise / height
+    least_share_of_width = 0.1 * noise / height
     known = [fit for fit in fits if fit is not None]
-    return min(known, key=lambda fit: max(fit.sigma_um, least_um * fit.width_um), default=None)
+    return min(
+        known,
+        key=lambda fit: max(fit.sigma_um, least_share_of_width * fit.width_um),
+        default=None,
+    )
 
 
 def _tops(
