@@ -27,8 +27,8 @@ _LINKS = {
     "curve_csv": f"/runs/{_RUN_ID}/curve.csv",
     "report": f"/runs/{_RUN_ID}/report.json",
 }
-_POINT = {"z_um": -0.02, "score": 0.871, "t_s": 1.904, "referee": None, "purpose": "confirm"}
-_SECONDS = {"stage": 0.64, "camera": 0.93, "scoring": 0.31, "total": 1.91}
+_POINT = {"z_um": 0.02, "score": 0.874, "t_s": 4.904, "referee": 7.65, "purpose": "confirm"}
+_SECONDS = {"stage": 0.64, "camera": 0.93, "scoring": 3.31, "total": 4.91}
 _DEVICE = {
     "label": "Z",
     "library": "DemoCamera",
@@ -41,8 +41,8 @@ _BRIEF = {
     "started_at": "2026-11-23T09:15:02.118204Z",
     "locked": True,
     "verdict": "locked",
-    "z_um": -0.02,
-    "scorer": "tenengrad",
+    "z_um": 0.02,
+    "scorer": "reiqa-compact",
     "links": _LINKS,
 }
 
@@ -121,22 +121,22 @@ class RunOut(Answer):
     model_config = _example(
         {
             **_BRIEF,
-            "reason": "peak at -0.02 um, well above the noise, confirmed by a last frame",
+            "reason": "peak at 0.02 um, 33 times the noise above background, measured again",
             "z_uncertainty_um": 0.06,
-            "score": 0.872,
-            "confidence": 0.97,
-            "exposures": 31,
-            "dose_ms": 310.0,
+            "score": 0.874,
+            "confidence": 0.87,
+            "exposures": 36,
+            "dose_ms": 360.0,
             "start_z_um": 33.7,
-            "final_z_um": -0.02,
-            "start_score": 0.0121,
-            "final_score": 0.871,
-            "head": None,
+            "final_z_um": 0.02,
+            "start_score": 0.171,
+            "final_score": 0.874,
+            "head": "default@56be8e88",
             "out_of_distribution": False,
-            "referee": None,
-            "referee_z_um": None,
-            "referee_agrees": None,
-            "dof_um": 3.12,
+            "referee": "vollath_f4",
+            "referee_z_um": 0.0,
+            "referee_agrees": True,
+            "dof_um": 1.376,
             "notes": [],
             "curve": [_POINT],
             "seconds": _SECONDS,
@@ -255,14 +255,14 @@ class PlanOut(Answer):
 
     model_config = _example(
         {
-            "z_um": [-66.3, -46.3, -26.3, -6.3, 13.7, 33.7, 53.7, 73.7, 93.7, 113.7, 133.7],
+            "z_um": [round(-66.3 + 8 * i, 1) for i in range(26)],
             "z_lowest_um": -250.0,
             "z_highest_um": 183.7,
-            "worst_case_exposures": 61,
-            "worst_case_dose_ms": 610.0,
-            "seconds": 0.61,
-            "dof_um": 3.12,
-            "tolerance_um": 0.78,
+            "worst_case_exposures": 59,
+            "worst_case_dose_ms": 590.0,
+            "seconds": 0.59,
+            "dof_um": 1.376,
+            "tolerance_um": 0.344,
             "strategy": "coarse_to_fine",
             "notes": ["at most 150.0 um towards the specimen: to 183.70"],
         }
@@ -368,7 +368,7 @@ class MicroscopeOut(Answer):
             "channel": "DAPI",
             "objective": "Nikon 20X Plan Fluor ELWD",
             "pixel_size_um": 0.5,
-            "dof_um": 3.12,
+            "dof_um": 1.376,
             "busy": False,
             "halted": False,
             "devices": [_DEVICE],
