@@ -33,13 +33,17 @@ def bench_locks(
     out: Out,
     scorers: Scorers = DEFAULT_SCORERS,
     seeds: Annotated[int, typer.Option(help="Specimens of each kind.", min=1)] = 20,
+    kinds: Annotated[str, typer.Option(help="Kinds, commas between.")] = ",".join(locks.KINDS),
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
     config: ConfigFile = None,
 ) -> None:
     """Focus simulated specimens of unknown true focus: how often on the right plane."""
     out.mkdir(parents=True, exist_ok=True)
     outcomes = locks.run_locks(
-        scorers.split(","), locks.cases(seeds), partial(_load, load_rig(config)), jobs=jobs
+        scorers.split(","),
+        locks.cases(seeds, kinds.split(",")),
+        partial(_load, load_rig(config)),
+        jobs=jobs,
     )
     locks.write_csv(outcomes, out / "locks.csv")
     _report(locks.table(outcomes), out / "locks.md")
