@@ -100,7 +100,7 @@ def notes_features(
     Only then are the sharpest fifth averaged. Patch positions are random: they cost nothing.
     """
     low, high = np.percentile(image, (1.0, 99.8))
-    frame = np.clip((image.astype(np.float32) - low) / (high - low), 0, 1)
+    frame = np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
     rng = np.random.default_rng(0)
     mean = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
     std = torch.tensor((0.229, 0.224, 0.225))[:, None, None]

@@ -56,6 +56,7 @@ def test_the_notes_procedure_averages_the_sharpest_fifth():
 
     class Mean(nn.Module):
         def forward(self, x):
+            assert x.dtype == torch.float32
             return x.mean(dim=(2, 3))
 
     image = timing.test_frame()
