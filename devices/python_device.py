@@ -23,7 +23,7 @@ from pymmcore_plus.experimental.unicore import (
 )
 
 from devices.knob import knob
-from devices.worlds import join_world
+from devices.worlds import join_world, leave_world
 
 __all__ = [
     "FrameCamera",
@@ -131,7 +131,9 @@ class Joining(Generic[W]):
 
     def shutdown(self) -> None:
         """Leave the world; it ends when the last device has left."""
-        self._world = None
+        if self._world is not None:
+            leave_world(type(self).world_class, self._world_name.name, self._world)
+            self._world = None
 
     def _name_world(self, name: WorldName) -> None:
         if self._world is not None and name != self._world_name:

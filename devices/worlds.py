@@ -2,7 +2,8 @@
 
 MMCore builds every device of a ``.cfg`` without arguments, so a simulated stage and its camera
 cannot be handed a common world. They join it here, by the name in their pre-init property
-``World``. The registry holds weak references: a world ends with the last device that joined it.
+``World``. The registry holds weak references and counts who is in: a world ends when the last
+device leaves it, even while something else (the traceback of an old error, say) still holds it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ Shared = TypeVar("Shared")
 
 _joining = threading.Lock()
 _worlds: WeakValueDictionary[tuple[object, str], Any] = WeakValueDictionary()
+_inhabitants: dict[tuple[object, str], int] = {}
 
 
 def join_world(make: Callable[[], Shared], name: str) -> Shared:
@@ -27,4 +29,22 @@ def join_world(make: Callable[[], Shared], name: str) -> Shared:
         world = _worlds.get((make, name))
         if world is None:
             world = _worlds[make, name] = make()
+            _inhabitants[make, name] = 0
+        _inhabitants[make, name] += 1
         return cast(Shared, world)
+
+
+def visit_world(make: Callable[[], Shared], name: str) -> Shared:
+    """The world that devices have joined, without joining it; KeyError when there is none."""
+    with _joining:
+        return cast(Shared, _worlds[make, name])
+
+
+def leave_world(make: Callable[[], Shared], name: str, world: Shared) -> None:
+    """Say that a device that joined ``world`` is gone; the last one ends it."""
+    with _joining:
+        if _worlds.get((make, name)) is not world:
+            return
+        _inhabitants[make, name] -= 1
+        if _inhabitants[make, name] == 0:
+            del _worlds[make, name], _inhabitants[make, name]

@@ -22,7 +22,7 @@ from autofocus.focus import FocusRequest, FocusResult, run_focus
 from devices import Frame, Microscope
 from devices.micromanager import load_core, release
 from devices.simulated.world import World
-from devices.worlds import join_world
+from devices.worlds import visit_world
 from models.scorer import Scorer
 
 # Far from the seeds that training counts up from 0.
@@ -138,7 +138,7 @@ def focus_simulated(
         rng = np.random.default_rng([case.seed, 0xCA5E])
         photons = float(np.exp(rng.uniform(*np.log(PHOTONS))))
         _set_scene(core, case, photons)
-        world = join_world(World, _rig_file(case).removesuffix(".toml"))
+        world = visit_world(World, _rig_file(case).removesuffix(".toml"))
         best_um = world.true_focus_um if case.kind == "empty" else world.true_sharpest_um
         dof_um = rig.optics_for(None).depth_of_field_um()
         start_um = best_um + float(rng.uniform(-1, 1)) * START_WITHIN_DOF * dof_um

@@ -15,7 +15,7 @@ from devices.micromanager import load_core, release
 from devices.simulated.optics import depth_of_field_um
 from devices.simulated.settings import Scene
 from devices.simulated.world import World
-from devices.worlds import join_world
+from devices.worlds import join_world, visit_world
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DOF_UM = depth_of_field_um(Scene().objective)
@@ -154,6 +154,19 @@ def test_every_setting_reaches_the_image(rig: Rig) -> None:
             changed = np.abs(rig.snap() - plain).mean()
             assert changed > 1.5 * noise, f"{name} = {value} does not show"
             rig.set(device, **{name: before})
+
+
+def test_a_world_ends_with_its_devices_whoever_still_holds_it() -> None:
+    first = Rig(CONFIGS / "simulated.cfg")
+    first.set("Z", TrueFocus_um=-77)
+    held = visit_world(World, "simulated")
+    release(first.core)
+    second = Rig(CONFIGS / "simulated.cfg")
+    try:
+        assert held.true_focus_um == pytest.approx(-77)
+        assert second.get("Z", "TrueFocus_um") != pytest.approx(-77)
+    finally:
+        release(second.core)
 
 
 def test_condenser_matters_in_transmitted_light() -> None:
@@ -372,7 +385,7 @@ def test_focus_seeds_draw_within_their_range(rig: Rig) -> None:
 
 def test_aberration_parts_the_sharpest_plane_from_the_true_focus(rig: Rig) -> None:
     rig.set("Z", TrueFocus_um=3.0)
-    world = join_world(World, "simulated")
+    world = visit_world(World, "simulated")
     assert world.true_sharpest_um == pytest.approx(3.0, abs=0.1 * DOF_UM)
     rig.set("Camera", Specimen="absorption", SphericalAberration_waves=0.3)
     assert abs(world.true_sharpest_um - 3.0) > 0.5 * DOF_UM
