@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from autofocus.search.evidence import Background, background, best_reading, is_stale, rivals
 from autofocus.search.grid import (
+    clear_um,
     coarse_positions,
     coarse_step_um,
     extension_count,
@@ -19,7 +20,6 @@ from autofocus.search.grid import (
     fine_positions,
     fine_step_um,
     inside_bounds,
-    least_width_um,
 )
 from autofocus.search.peak import Peak, fit_peak
 from autofocus.search.protocol import (
@@ -110,7 +110,6 @@ class _Run:
     def __post_init__(self) -> None:
         self.curve: list[Reading] = []
         self.fresh: list[Reading] = []
-        self.rival: Reading | None = None
         self.final: Reading | None = None
 
     # -- asking -----------------------------------------------------------------------------
@@ -184,12 +183,7 @@ class _Run:
         return [r for r in self.curve if abs(r.z_um - z_um) <= reach_um]
 
     def _background(self) -> Background:
-        return background(
-            self.curve,
-            best_z_um=self.best().z_um,
-            clear_um=max(coarse_step_um(self.settings), 2 * self.settings.dof_um),
-            least_width_um=least_width_um(self.settings),
-        )
+        return background(self.curve, self.settings)
 
     def _end_with_the_best(self) -> tuple[float, int] | None:
         """The outermost position and its side, when nothing lower was read beyond the best.
@@ -237,7 +231,7 @@ class _Run:
                 "check lamp, shutter, channel and exposure",
             )
         # A clipped peak is lower than its unclipped flanks, which then look best.
-        reach_um = max(coarse_step_um(self.settings), 2 * self.settings.dof_um)
+        reach_um = clear_um(self.settings)
         clipped = [r.z_um for r in self.curve if r.saturated]
         near = [z for z in clipped if abs(z - self.best().z_um) <= reach_um]
         if near:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 
-from autofocus.search.protocol import Reading
+from autofocus.search.grid import clear_um, least_width_um
+from autofocus.search.protocol import Reading, SearchSettings
 
 # Scales a median absolute deviation to the standard deviation of normal noise.
 MAD_TO_SIGMA = 1.4826
@@ -40,29 +41,17 @@ class Background:
     chance: float
 
 
-def background(
-    curve: Sequence[Reading], *, best_z_um: float, clear_um: float, least_width_um: float
-) -> Background:
-    """Level, noise and significance of a curve.
-
-    Parameters
-    ----------
-    best_z_um : float
-        Where the best reading is.
-    clear_um : float
-        Readings further away than this make the level.
-    least_width_um : float
-        Half width of the narrowest peak that is believed.
-    """
+def background(curve: Sequence[Reading], settings: SearchSettings) -> Background:
+    """Level, noise and significance of the curve of a run with these settings."""
     ordered = sorted(distinct(curve), key=lambda reading: reading.z_um)
     z = np.array([reading.z_um for reading in ordered])
     score = np.array([reading.score for reading in ordered])
-    away = np.abs(z - best_z_um) > clear_um
+    away = np.abs(z - best_reading(curve).z_um) > clear_um(settings)
     # A short range has no background; its lowest readings stand in for it.
     if away.sum() < 3:
         away = score <= np.sort(score)[max(2, score.size // 2) - 1]
     level = float(np.median(score[away]))
-    noise, chance = _about_peaks(z, score, least_width_um)
+    noise, chance = _about_peaks(z, score, least_width_um(settings))
     noise = min(noise, _about_neighbours(z, score))
     floor = max(RELATIVE_FLOOR * float(np.abs(score).max()), 1e-12)
     return Background(level, max(noise, floor), chance)
@@ -94,7 +83,7 @@ def _about_neighbours(z: NDArray[np.float64], score: NDArray[np.float64]) -> flo
 
 
 def _about_peaks(
-    z: NDArray[np.float64], score: NDArray[np.float64], least_width_um: float
+    z: NDArray[np.float64], score: NDArray[np.float64], narrowest_um: float
 ) -> tuple[float, float]:
     """Scatter about the best-fitting peak or two, and the chance that noise is fitted as well.
 
@@ -107,7 +96,7 @@ def _about_peaks(
     spread = float(score.std())
     if spread <= RELATIVE_FLOOR * float(np.abs(score).max()):
         return spread, 1.0
-    shapes = _shapes(z, least_width_um)
+    shapes = _shapes(z, narrowest_um)
     noise, chance, left = spread, 1.0, total
     for peaks in (1, 2):
         freedom = z.size - 1 - 3 * peaks
@@ -124,11 +113,11 @@ def _about_peaks(
     return noise, chance
 
 
-def _shapes(z: NDArray[np.float64], least_width_um: float) -> NDArray[np.float64]:
+def _shapes(z: NDArray[np.float64], narrowest_um: float) -> NDArray[np.float64]:
     """Peaks of many centres and widths at the positions read, each of mean 0 and length 1."""
     centres = np.linspace(z[0], z[-1], 8 * z.size)
-    widest_um = max(float(np.ptp(z)), 2 * least_width_um)
-    widths = np.geomspace(least_width_um, widest_um, 12)
+    widest_um = max(float(np.ptp(z)), 2 * narrowest_um)
+    widths = np.geomspace(narrowest_um, widest_um, 12)
     lorentzian = 1 / (1 + ((z - centres[:, None, None]) / widths[:, None]) ** 2)
     # Measures that square gradients fall off as its square.
     shapes = np.concatenate([lorentzian, lorentzian**2]).reshape(-1, z.size)

@@ -31,6 +31,11 @@ def least_width_um(settings: SearchSettings) -> float:
     return settings.dof_um / 4
 
 
+def clear_um(settings: SearchSettings) -> float:
+    """Distance from a peak beyond which a reading no longer belongs to it, um."""
+    return max(coarse_step_um(settings), 2 * settings.dof_um)
+
+
 def coarse_positions(settings: SearchSettings) -> tuple[float, ...]:
     """Positions of the first pass: the range, both ends included, cut at the bounds.
 

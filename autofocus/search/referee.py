@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from autofocus.search.evidence import background, best_reading
-from autofocus.search.grid import coarse_step_um, least_width_um
 from autofocus.search.peak import fit_peak
 from autofocus.search.protocol import Reading, SearchResult, SearchSettings
 
@@ -59,13 +58,7 @@ def referee_peak(
     if len(watched) < 5:
         return Opinion()
     best = best_reading(watched)
-    clear_um = max(coarse_step_um(settings), 2 * settings.dof_um)
-    back = background(
-        watched,
-        best_z_um=best.z_um,
-        clear_um=clear_um,
-        least_width_um=least_width_um(settings),
-    )
+    back = background(watched, settings)
     ends = (min(r.z_um for r in watched), max(r.z_um for r in watched))
     # A curve that is highest at an end has its peak somewhere else.
     if back.chance > SURE or best.z_um in ends:
