@@ -78,8 +78,10 @@ ZPositions = Annotated[
 
 def main() -> None:
     """Run the command line; the entry point of ``autofocus``."""
-    # A plain kill, or a container that is stopped, puts the microscope back as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A plain kill, or a container that is stopped, puts the microscope back as Ctrl-C does. SIGINT
+    # too: shells start background jobs with it ignored, and a stop that is sent must be heeded.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     try:
         app()
     except (AutofocusError, DeviceError, ModelError) as error:

@@ -266,7 +266,10 @@ def test_serve_ends_with_2_when_the_port_is_taken(run_here, rig_file: Path) -> N
 def test_stopping_focus_puts_the_stage_back_and_says_aborted(rig_file: Path, how: int) -> None:
     command = ["focus", "--config", rig_file, "--start-z-um", "12", "--exposure-ms", "500"]
     process = subprocess.Popen(
-        [*AUTOFOCUS, *map(str, command), "--json", *NEAR], stdout=subprocess.PIPE, text=True
+        [*AUTOFOCUS, *map(str, command), "--json", *NEAR],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=_ignore_sigint,
     )
     first_reading = _first_reading(rig_file.parent / "runs", process)
 
@@ -327,6 +330,11 @@ class _serving:  # noqa: N801 - used as a with statement
     def _lines(self) -> Iterator[str]:
         assert self.process.stderr
         return iter(self.process.stderr)
+
+
+def _ignore_sigint() -> None:
+    """As a shell without job control starts its background jobs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _first_reading(runs: Path, process: subprocess.Popen[str]) -> bool:
