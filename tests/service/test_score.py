@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import statistics
 import struct
 import threading
 import time
@@ -384,15 +385,16 @@ def test_scores_during_a_run_and_the_service_stays_awake(
         ]
         for thread in threads:
             thread.start()
-        slowest_s = 0.0
+        took_s = []
         while any(thread.is_alive() for thread in threads):
             began_s = time.monotonic()
             assert client.get("/stage").status_code == 200
-            slowest_s = max(slowest_s, time.monotonic() - began_s)
+            took_s.append(time.monotonic() - began_s)
             time.sleep(0.01)
 
     assert client.get(f"/runs/{run_id}").json()["status"] == "running"
-    assert slowest_s < 0.5
+    assert statistics.median(took_s) < 0.1
+    assert max(took_s) < 1.5
     for answer in answers:
         assert [asdict(entry) for entry in said(answer)] == expected
     assert len(answers) == 2
