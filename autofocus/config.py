@@ -28,6 +28,7 @@ else:
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
+EngineName = Literal["auto", "torch", "openvino", "cuda"]
 
 
 class _Section(BaseModel):
@@ -111,6 +112,7 @@ class RigFile(_Section):
     objectives: tuple[OpticsSection, ...] = ()
     search: SearchSection = SearchSection()
     scorer: str | None = None
+    engine: EngineName = "auto"
     runs_dir: Path | None = None
     models_dir: Path | None = None
 
@@ -159,6 +161,8 @@ class Rig:
         Range and steps of a run that names none.
     scorer : str or None
         Default scorer, None for the package's own default.
+    engine : {"auto", "torch", "openvino", "cuda"}
+        What runs the encoders; see `models.engines`.
     runs_dir, models_dir : Path
         Where runs and heads are kept.
     """
@@ -168,6 +172,7 @@ class Rig:
     objectives: tuple[Objective, ...]
     search: SearchDefaults
     scorer: str | None
+    engine: EngineName
     runs_dir: Path
     models_dir: Path
 
@@ -259,6 +264,7 @@ def _rig(file: RigFile, path: Path) -> Rig:
         objectives=tuple(Objective(s.label, s.optics(), s.head) for s in sections),
         search=SearchDefaults(**file.search.model_dump()),
         scorer=file.scorer,
+        engine=file.engine,
         runs_dir=here / file.runs_dir if file.runs_dir else data / "runs",
         models_dir=here / file.models_dir if file.models_dir else data / "models",
     )

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from autofocus.config import Rig
 from autofocus.errors import RequestError
+from autofocus.optics import Optics
 from autofocus.search.coarse_to_fine import coarse_to_fine, worst_case_exposures
 from autofocus.search.grid import coarse_positions
 from autofocus.search.protocol import (
@@ -382,7 +383,9 @@ def run_focus(
         binning=request.binning,
         channel=request.channel,
     )
-    driver = _Driver(microscope, scorer, request, abort or threading.Event(), on_reading, on_frame)
+    optics = rig.optics_for(state.objective)
+    abort = abort or threading.Event()
+    driver = _Driver(microscope, scorer, optics, request, abort, on_reading, on_frame)
     microscope.resume()
     with microscope.acquisition(camera) as acquisition:
         outcome = driver.drive(strategy(settings), acquisition)
@@ -408,6 +411,7 @@ class _Driver:
         self,
         microscope: Microscope,
         scorer: Scorer,
+        optics: Optics,
         request: FocusRequest,
         abort: Abort,
         on_reading: Callable[[CurvePoint], None] | None,
@@ -415,6 +419,7 @@ class _Driver:
     ) -> None:
         self._microscope = microscope
         self._scorer = scorer
+        self._optics = optics
         self._request = request
         self._abort = abort
         self._on_reading = on_reading
@@ -503,7 +508,11 @@ class _Driver:
 
     def _score(self, frame: Frame, step: Pass) -> Reading:
         began_s = time.monotonic()
-        scored = self._scorer.score(frame.image, bit_depth=frame.bit_depth)
+        scored = self._scorer.score(
+            frame.image,
+            bit_depth=frame.bit_depth,
+            sampling=self._optics.sampling(frame.binning),
+        )
         self._scoring_s += time.monotonic() - began_s
         if not math.isfinite(scored.score):
             # Compared with anything it is false, which every later check would take for consent.

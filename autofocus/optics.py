@@ -57,3 +57,16 @@ class Optics:
         diffraction = self.wavelength_um * self.immersion_index / self.na**2
         sampling = self.immersion_index * self.pixel_size_um * binning / self.na
         return diffraction + sampling
+
+    def sampling(self, binning: int = 1) -> float | None:
+        """Camera pixel as a multiple of wavelength / NA; 0.25 is Nyquist's rate.
+
+        None where ``dof_um`` takes the place of the formula: the blur then does not follow from NA
+        and pixel.
+
+        >>> Optics(0.75, 1.0, 0.325, 0.53).sampling()
+        0.4599...
+        """
+        if self.dof_um is not None:
+            return None
+        return self.pixel_size_um * binning * self.na / self.wavelength_um

@@ -17,7 +17,7 @@ LoadScorer = Callable[[str | None, str | None], Scorer]
 
 def registry_of(rig: Rig) -> Registry:
     """Built-in models, and the rig's own before them."""
-    return Registry([builtin_folder(), rig.models_dir])
+    return Registry([builtin_folder(), rig.models_dir], rig.engine)
 
 
 def scorers_of(rig: Rig) -> LoadScorer:

@@ -26,6 +26,7 @@ class AnchoringScorer(Scorer, Protocol):
         image: NDArray[np.generic],
         *,
         bit_depth: int | None = None,
+        sampling: float | None = None,
         anchor: Anchor | None = None,
     ) -> FrameScore:
         """Score one frame; without an anchor it is anchored to itself."""
@@ -62,6 +63,7 @@ def score_planes(
     planes: Iterable[NDArray[np.generic]],
     *,
     bit_depth: int | None = None,
+    sampling: float | None = None,
     anchor: Anchor | None = None,
 ) -> ScoredPlanes:
     """Score planes one after the other, exactly as a run scores its frames.
@@ -74,6 +76,8 @@ def score_planes(
         Raw camera counts; at least one.
     bit_depth : int, optional
         Bits the camera really uses.
+    sampling : float, optional
+        Camera pixel as a multiple of wavelength / NA; see `models.scorer.Scorer.score`.
     anchor : Anchor, optional
         From an earlier frame of the same run; by default every plane is anchored to itself.
 
@@ -85,15 +89,19 @@ def score_planes(
     """
     if anchor is not None and not isinstance(scorer, AnchoringScorer):
         raise ImageError(f"{scorer.name} takes no anchor; leave it out")
-    scored = [_score(scorer, plane, bit_depth, anchor) for plane in planes]
+    scored = [_score(scorer, plane, bit_depth, sampling, anchor) for plane in planes]
     scores, anchors = zip(*scored, strict=True)
     return ScoredPlanes(scores, anchors)
 
 
 def _score(
-    scorer: Scorer, plane: NDArray[np.generic], bit_depth: int | None, anchor: Anchor | None
+    scorer: Scorer,
+    plane: NDArray[np.generic],
+    bit_depth: int | None,
+    sampling: float | None,
+    anchor: Anchor | None,
 ) -> tuple[FrameScore, Anchor | None]:
     if not isinstance(scorer, AnchoringScorer):
-        return scorer.score(plane, bit_depth=bit_depth), None
+        return scorer.score(plane, bit_depth=bit_depth, sampling=sampling), None
     used = anchor or scorer.anchor(plane)
-    return scorer.score(plane, bit_depth=bit_depth, anchor=used), used
+    return scorer.score(plane, bit_depth=bit_depth, sampling=sampling, anchor=used), used

@@ -191,7 +191,13 @@ class ClassicalScorer:
     def watched_by(self) -> None:
         """None: a classical measure needs no referee."""
 
-    def score(self, image: NDArray[np.generic], *, bit_depth: int | None = None) -> FrameScore:
+    def score(
+        self,
+        image: NDArray[np.generic],
+        *,
+        bit_depth: int | None = None,
+        sampling: float | None = None,
+    ) -> FrameScore:
         """Score one grey frame; see `models.scorer.Scorer.score`."""
         stats = inspect(image, bit_depth=bit_depth)
         return FrameScore(

@@ -26,3 +26,7 @@ class HeadError(ModelError):
 
 class UnknownScorer(ModelError):  # noqa: N818
     """No scorer has this name; lists those that exist."""
+
+
+class EngineError(ModelError):
+    """The engine asked for cannot run on this machine."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -64,6 +65,31 @@ class Label:
 
 
 @dataclass(frozen=True)
+class SamplingRange:
+    """Logarithms of the samplings a head was fitted on; see `models.scorer.Scorer.score`.
+
+    Attributes
+    ----------
+    mean : float
+        Over all frames; takes the place of a sampling that is not known.
+    low, high : float
+        What lies beyond is taken for these.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    def centred(self, sampling: float | None) -> float:
+        """Logarithm within the range, less the mean; 0 when not known."""
+        if sampling is None:
+            return 0.0
+        if not (math.isfinite(sampling) and sampling > 0):
+            raise HeadError(f"sampling = {sampling} must be a positive number, or left out")
+        return min(max(math.log(sampling), self.low), self.high) - self.mean
+
+
+@dataclass(frozen=True)
 class HeadManifest:
     """What ``manifest.json`` says of a head.
 
@@ -85,6 +111,8 @@ class HeadManifest:
         Smallest and largest label it was fitted on.
     report : mapping
         Of the training, JSON-able; informative.
+    sampling : SamplingRange or None
+        Of the frames, for a head that reads it; None for one that does not.
     head_sha256, distribution_sha256 : str
         Of the two files next to the manifest; empty before they are written.
     """
@@ -98,6 +126,7 @@ class HeadManifest:
     outputs: tuple[str, ...]
     score_range: tuple[float, float]
     report: Mapping[str, Any]
+    sampling: SamplingRange | None = None
     head_sha256: str = ""
     distribution_sha256: str = ""
 
@@ -146,8 +175,16 @@ class Head:
     distribution: Distribution
     manifest: HeadManifest
 
-    def predict(self, features: NDArray[np.floating[Any]]) -> HeadPrediction:
-        """Score the features of one frame, shape (D,).
+    def predict(
+        self, features: NDArray[np.floating[Any]], sampling: float | None = None
+    ) -> HeadPrediction:
+        """Score the features of one frame.
+
+        Parameters
+        ----------
+        features : ndarray of shape (D,)
+        sampling : float, optional
+            Of the frame; see `models.scorer.Scorer.score`.
 
         Raises
         ------
@@ -160,9 +197,13 @@ class Head:
                 f"frame, got shape {features.shape}"
             )
         linear = self._linear
-        standardised = (features[None].astype(np.float64) - linear.mean) / linear.scale
+        x = features[None].astype(np.float64)
+        if self.manifest.sampling is not None:
+            x = with_sampling(x, np.array([self.manifest.sampling.centred(sampling)]))
+        standardised = (x - linear.mean) / linear.scale
         outputs = (standardised @ linear.slope.T + linear.offset)[0]
-        distance = float(self.distribution.distance(standardised)[0])
+        own = standardised[:, : self.manifest.feature_dim]
+        distance = float(self.distribution.distance(own)[0])
         return HeadPrediction(
             score=float(outputs[0]),
             defocus_dof=max(0.0, float(outputs[1])) if len(outputs) > 1 else None,
@@ -179,13 +220,26 @@ class Head:
             linear = _Linear(scaler.mean_, scaler.scale_, slope, offset)
         except (AttributeError, TypeError, ValueError) as error:
             raise HeadError(f"not a StandardScaler and a Ridge: {error}") from error
-        wanted = (len(self.manifest.outputs), self.manifest.feature_dim)
+        columns = self.manifest.feature_dim
+        if self.manifest.sampling is not None:
+            columns = 2 * columns + 1
+        wanted = (len(self.manifest.outputs), columns)
         if slope.shape != wanted or linear.mean.shape != wanted[1:]:
             raise HeadError(
                 f"head {self.manifest.title} maps {slope.shape[1]} features to {slope.shape[0]} "
                 f"outputs, its manifest says {wanted[1]} to {wanted[0]}"
             )
         return linear
+
+
+def with_sampling(features: Float64, centred: Float64) -> Float64:
+    """Features, the centred logarithm of the sampling, and their products: (n, 2 D + 1).
+
+    How many pixels a depth of field of defocus blurs depends on the sampling alone, so what a
+    feature means for the distance in depths of field depends on it.
+    """
+    column = centred[:, None]
+    return np.hstack([features, column, features * column])
 
 
 @dataclass(frozen=True)
@@ -206,6 +260,7 @@ def fit_head(
     name: str,
     alpha: float | tuple[float, float] = 1000.0,
     groups: Sequence[object] | None = None,
+    sampling: ArrayLike | None = None,
     report: Mapping[str, Any] | None = None,
 ) -> Head:
     """Fit a head on features that ``extractor`` made.
@@ -228,6 +283,8 @@ def fit_head(
         Strength of the ridge, one for both outputs or one each.
     groups : sequence of length n, optional
         Stack of each row; see `models.distribution.fit_distribution`.
+    sampling : array_like of shape (n,), optional
+        Of each frame, NaN where not known; for heads that serve several objectives.
     report : mapping, optional
         JSON-able facts about the training.
 
@@ -240,10 +297,15 @@ def fit_head(
     columns = [scores] if defocus_dof is None else [scores, defocus_dof]
     y = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
     _require_fittable(x, y)
+    known, design = None, x
+    if sampling is not None:
+        known = sampling_range(sampling)
+        design = with_sampling(x, centred_sampling(sampling, known))
     ridge = Ridge(np.broadcast_to(np.asarray(alpha, np.float64), (len(columns),)))
-    pipeline = make_pipeline(StandardScaler(), ridge).fit(x, y)
+    pipeline = make_pipeline(StandardScaler(), ridge).fit(design, y)
     try:
-        distribution = fit_distribution(pipeline[0].transform(x), groups)
+        own = pipeline[0].transform(design)[:, : x.shape[1]]
+        distribution = fit_distribution(own, groups)
     except ValueError as error:
         raise HeadError(f"cannot fit head {name}: {error}") from error
     manifest = HeadManifest(
@@ -256,8 +318,31 @@ def fit_head(
         outputs=("score", "defocus_dof")[: len(columns)],
         score_range=(float(y[:, 0].min()), float(y[:, 0].max())),
         report=dict(report or {}),
+        sampling=known,
     )
     return Head(pipeline, distribution, manifest)
+
+
+def sampling_range(sampling: ArrayLike) -> SamplingRange:
+    """Range of the samplings that are known.
+
+    Raises
+    ------
+    HeadError
+        When none is known, or one is not positive.
+    """
+    values = np.asarray(sampling, np.float64)
+    known = values[~np.isnan(values)]
+    if len(known) == 0 or not (np.isfinite(known).all() and (known > 0).all()):
+        raise HeadError("samplings must be positive numbers, NaN where not known, not all NaN")
+    logs = np.log(known)
+    return SamplingRange(float(logs.mean()), float(logs.min()), float(logs.max()))
+
+
+def centred_sampling(sampling: ArrayLike, known: SamplingRange) -> Float64:
+    """`SamplingRange.centred` of every frame, NaN for one that is not known."""
+    values = np.asarray(sampling, np.float64)
+    return np.array([known.centred(None if np.isnan(value) else value) for value in values])
 
 
 def save_head(folder: Path, head: Head) -> Head:
@@ -323,6 +408,8 @@ def read_head_manifest(folder: Path) -> HeadManifest:
         values["label"] = Label(**values["label"])
         values["outputs"] = tuple(values["outputs"])
         values["score_range"] = tuple(values["score_range"])
+        if values.get("sampling") is not None:
+            values["sampling"] = SamplingRange(**values["sampling"])
         return HeadManifest(**values)
     except OSError as error:
         raise HeadError(f"no head in {folder}: {error}") from error

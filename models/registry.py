@@ -22,6 +22,7 @@ from models.checkpoints import (
 )
 from models.classical import DEFAULT_MEASURE, MEASURES, ClassicalScorer
 from models.encoders import Layout
+from models.engines import EngineChoice, choose_engine
 from models.errors import HeadError, UnknownScorer
 from models.head import Head, load_head, read_head_manifest
 from models.reiqa import ExtractorSettings, ReIQA
@@ -64,10 +65,13 @@ class Registry:
     ----------
     folders : sequence of Path
         Later ones win; the last one receives imported encoders. They need not exist.
+    engine : {"auto", "torch", "openvino", "cuda"}
+        What runs encoders; see `models.engines`.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], engine: EngineChoice = "auto") -> None:
         self.folders = tuple(folders)
+        self.engine = engine
 
     def list(self) -> tuple[Entry, ...]:
         """Everything that can be named, learned scorers first."""
@@ -161,7 +165,8 @@ class Registry:
         """
         layout, folder = self._require(name)
         pair = load_encoders(folder)
-        return ReIQA(pair.content, pair.quality, settings or ExtractorSettings(layout=layout))
+        settings = settings or ExtractorSettings(layout=layout)
+        return ReIQA(pair.content, pair.quality, settings, choose_engine(self.engine))
 
     def _load_learned(self, name: str, head: str) -> ReIQAScorer:
         layout, _ = self._require(name)

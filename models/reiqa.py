@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.encoders import Layout, for_inference, weights_sha256
+from models.encoders import Layout, weights_sha256
+from models.engines import Engine, choose_engine
 from models.errors import ImageError
 from models.frame import as_grey_float
 from models.normalise import percentile_normalisation
@@ -125,17 +126,26 @@ class ReIQA:
     ----------
     content, quality : nn.Module
         Encoders (n, c, h, w) -> (n, features), float32, on the CPU; c is 3 in the published layout
-        and 1 in the compact one. They are copied: eval mode, BatchNorm folded, channels last.
+        and 1 in the compact one. They are copied.
     settings : ExtractorSettings
         Everything else.
+    engine : Engine, optional
+        What runs the encoders; torch on the CPU if None.
     """
 
-    def __init__(self, content: nn.Module, quality: nn.Module, settings: ExtractorSettings) -> None:
+    def __init__(
+        self,
+        content: nn.Module,
+        quality: nn.Module,
+        settings: ExtractorSettings,
+        engine: Engine | None = None,
+    ) -> None:
         self.settings = settings
+        self.engine = engine or choose_engine("torch")
         self.content_sha256 = weights_sha256(content)
         self.quality_sha256 = weights_sha256(quality)
-        self._content = for_inference(content)
-        self._quality = for_inference(quality)
+        self._content = self.engine.compile(content)
+        self._quality = self.engine.compile(quality)
 
     def features(self, image: NDArray[np.generic], anchor: Anchor | None = None) -> Float32:
         """Features of one frame.
@@ -237,11 +247,11 @@ class ReIQA:
             torch.tensor(values[self.settings.layout]).view(1, -1, 1, 1)
             for values in (_CONTENT_MEAN, _CONTENT_STD)
         )
-        return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+        return (x - mean) / std
 
     def _quality_input(self, x: Tensor) -> Tensor:
         channels = len(_CONTENT_MEAN[self.settings.layout])
-        return x.expand(-1, channels, -1, -1).contiguous(memory_format=torch.channels_last)
+        return x.expand(-1, channels, -1, -1)
 
     def _require_fit(self, anchor: Anchor, shape: tuple[int, ...], padded: tuple[int, ...]) -> None:
         if anchor.shape != shape:

@@ -60,6 +60,7 @@ class ReIQAScorer:
         image: NDArray[np.generic],
         *,
         bit_depth: int | None = None,
+        sampling: float | None = None,
         anchor: Anchor | None = None,
     ) -> FrameScore:
         """Score one grey frame; see `models.scorer.Scorer.score`.
@@ -70,11 +71,13 @@ class ReIQAScorer:
             Raw camera counts.
         bit_depth : int, optional
             Bits the camera really uses.
+        sampling : float, optional
+            Camera pixel as a multiple of wavelength / NA.
         anchor : Anchor, optional
             From a frame of the same run and size; by default the frame is anchored to itself.
         """
         watched = self.referee.score(image, bit_depth=bit_depth)
-        predicted = self.fitted.predict(self.extractor.features(image, anchor))
+        predicted = self.fitted.predict(self.extractor.features(image, anchor), sampling)
         return FrameScore(
             score=predicted.score,
             referee=watched.score,

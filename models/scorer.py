@@ -55,7 +55,13 @@ class Scorer(Protocol):
     def watched_by(self) -> str | None:
         """Name of the measure behind `FrameScore.referee`, None without one."""
 
-    def score(self, image: NDArray[np.generic], *, bit_depth: int | None = None) -> FrameScore:
+    def score(
+        self,
+        image: NDArray[np.generic],
+        *,
+        bit_depth: int | None = None,
+        sampling: float | None = None,
+    ) -> FrameScore:
         """Score one grey frame.
 
         Parameters
@@ -64,6 +70,10 @@ class Scorer(Protocol):
             Raw camera counts, not scaled.
         bit_depth : int, optional
             Bits the camera really uses (12 in a uint16 frame), to know its maximum.
+        sampling : float, optional
+            Camera pixel in the specimen as a multiple of wavelength / NA; 0.25 is Nyquist's rate.
+            A frame alone does not tell how many depths of field its blur amounts to: d of them
+            blur by some d (1 + 1 / sampling) pixels. Scorers without an absolute scale ignore it.
 
         Raises
         ------

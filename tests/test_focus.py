@@ -183,8 +183,24 @@ def test_a_stop_while_the_last_frame_is_scored_still_counts(rig, microscope, sco
 class Undecided(ClassicalScorer):
     """A scorer that breaks its promise of a finite score."""
 
-    def score(self, image, *, bit_depth=None):
+    def score(self, image, *, bit_depth=None, sampling=None):
         return FrameScore(score=float("nan"))
+
+
+def test_the_scorer_is_told_how_the_camera_samples(rig, microscope):
+    told = []
+
+    class Attentive(ClassicalScorer):
+        def score(self, image, *, bit_depth=None, sampling=None):
+            told.append(sampling)
+            return super().score(image, bit_depth=bit_depth)
+
+    focus(rig, microscope, Attentive(DEFAULT_MEASURE), binning=2)
+    optics = rig.optics_for(microscope.state.objective)
+    assert set(told) == {optics.sampling(2)}
+    assert optics.sampling(2) == pytest.approx(
+        2 * optics.pixel_size_um * optics.na / optics.wavelength_um
+    )
 
 
 def test_a_score_that_is_no_number_ends_the_run(rig, microscope):

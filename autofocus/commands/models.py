@@ -14,6 +14,7 @@ from autofocus.config import Rig, load_rig
 from autofocus.errors import ConfigError
 from autofocus.scorers import default_scorer, registry_of
 from models.checkpoints import EncoderManifest
+from models.engines import choose_engine
 from models.registry import Registry
 
 PUBLISHED = "reiqa-published"
@@ -39,6 +40,8 @@ def list_models(config: ConfigFile = None) -> None:
         )
     console = Console()
     console.print(table)
+    engine = choose_engine(rig.engine)
+    _print(console, f"engine {engine.name} ({engine.reason})")
     _print(console, f"own models go to {rig.models_dir}")
 
 

@@ -45,6 +45,10 @@ def score(
     bit_depth: Annotated[
         int | None, typer.Option(help="Bits the camera really uses.", min=1, max=64)
     ] = None,
+    sampling: Annotated[
+        float | None,
+        typer.Option(help="Camera pixel in the specimen x NA / wavelength, where known."),
+    ] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,7 +61,7 @@ def score(
         console=Console(stderr=True, quiet=as_json),
         transient=True,
     )
-    scored = score_planes(with_scorer, shown, bit_depth=bit_depth)
+    scored = score_planes(with_scorer, shown, bit_depth=bit_depth, sampling=sampling)
     if as_json:
         typer.echo(_json(with_scorer, planes, scored))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, Json, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, Json, model_validator
 
 from autofocus.scoring import ScoredPlanes
 from autofocus.service.answers import Answer
@@ -43,6 +43,9 @@ class ScoreForm(Request):
     """The `anchor` of an earlier answer, as JSON: look at the same pixels again."""
     bit_depth: int | None = Field(default=None, ge=1, le=64)
     """Bits the camera really uses, to know what is saturated: 12 in a 16 bit file."""
+    sampling: FiniteFloat | None = Field(default=None, gt=0)
+    """Camera pixel in the specimen x NA / wavelength. With it, scores are those of a run with these
+    optics, and the distance in depths of field is more exact."""
     width: int | None = Field(default=None, ge=1, le=65_535)
     """Raw counts only: px in a row."""
     height: int | None = Field(default=None, ge=1, le=65_535)

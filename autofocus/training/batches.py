@@ -28,6 +28,8 @@ PERCENTILES = (1.0, 99.8)
 _DEFOCUS_KINDS = 2  # without and with spherical aberration
 _SPHERICAL_WAVES = (0.0, 0.0, -0.25, 0.25)  # of real images; the sign chooses the side of focus
 _READ_NOISE = 2.0  # electrons
+_BRIGHT_FIELD = 0.4  # median of a field in transmitted light, on a scale where 1 is its brightest
+_LAMP_GAIN = 5.0  # transmitted light is not scarce: cameras are used near their full well
 _CONTENT_SCALES = (0.4, 1.0)  # side of a random resized crop, share of the tile
 
 
@@ -111,8 +113,8 @@ class QualityBatches:
     ) -> tuple[Floats, NDArray[np.int64]]:
         """Return normalised tiles (n, side, side) of one place in the image, and their labels."""
         window = _window(pristine.image.shape, 2 * self.crop_px, rng)
-        camera = _Camera.draw(2 * self.crop_px, rng)
         light = _light(pristine.image, window)
+        camera = _Camera.draw(light, rng)
         rows = [(PRISTINE, camera.record(light, rng))]
         for label, blurred in self._defocused(pristine, rng):
             rows.append((label, camera.record(_light(blurred, window), rng)))
@@ -186,7 +188,8 @@ class ContentBatches:
             light = self._blurred(pristine, int(rng.integers(3)), rng)
         side = int(len(light) * rng.uniform(*_CONTENT_SCALES))
         window = _window(light.shape, side, rng)
-        frame = normalise(_Camera.draw(side, rng).record(_light(light, window), rng))
+        camera = _Camera.draw(_light(pristine.image, window), rng)
+        frame = normalise(camera.record(_light(light, window), rng))
         how = cv2.INTER_AREA if side > self.crop_px else cv2.INTER_LINEAR
         view = cv2.resize(frame, (self.crop_px, self.crop_px), interpolation=how)
         view = np.rot90(view, int(rng.integers(4)))
@@ -231,12 +234,16 @@ class _Camera:
     lamp: Floats | None
 
     @classmethod
-    def draw(cls, side: int, rng: np.random.Generator) -> _Camera:
+    def draw(cls, light: Floats, rng: np.random.Generator) -> _Camera:
+        """Draw what suits this light, shape (side, side), sharp and in 0..1."""
+        inverted = bool(rng.random() < 0.15)
+        level = float(np.median(light))
+        bright = (1 - level if inverted else level) > _BRIGHT_FIELD
         return cls(
-            photons=_log_uniform(20, 5000, rng),
-            background=_log_uniform(0.005, 2, rng),
-            inverted=bool(rng.random() < 0.15),
-            lamp=_uneven_lamp(side, rng) if rng.random() < 0.5 else None,
+            photons=_log_uniform(20, 5000, rng) * (_LAMP_GAIN if bright else 1.0),
+            background=_log_uniform(0.005, 0.2 if bright else 2.0, rng),
+            inverted=inverted,
+            lamp=_uneven_lamp(light.shape[0], rng) if rng.random() < 0.5 else None,
         )
 
     def record(self, light: Floats, rng: np.random.Generator) -> Floats:

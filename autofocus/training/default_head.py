@@ -7,7 +7,7 @@ Every frame is scored by its own distance to focus, so the score means the same 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import joblib
@@ -22,7 +22,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from autofocus.training.labelled import Group
-from models.head import Head, Label, fit_head
+from models.head import (
+    Head,
+    Label,
+    centred_sampling,
+    fit_head,
+    sampling_range,
+    with_sampling,
+)
 from models.reiqa import ReIQA
 
 SIGMA_DOF = 2.0
@@ -40,12 +47,15 @@ class FeatureTable:
     features : ndarray of shape (n, D), float32
     defocus_dof : ndarray of shape (n,)
         |z - z_in_focus| in depths of field.
+    sampling : ndarray of shape (n,)
+        Camera pixel as a multiple of wavelength / NA, NaN where not known.
     groups, sources : ndarray of shape (n,), str
         Specimen and kind of source of each frame.
     """
 
     features: NDArray[np.float32]
     defocus_dof: NDArray[np.float64]
+    sampling: NDArray[np.float64]
     groups: NDArray[np.str_]
     sources: NDArray[np.str_]
 
@@ -55,7 +65,11 @@ class FeatureTable:
     def only(self, keep: NDArray[np.bool_]) -> FeatureTable:
         """The rows where ``keep`` is true."""
         return FeatureTable(
-            self.features[keep], self.defocus_dof[keep], self.groups[keep], self.sources[keep]
+            self.features[keep],
+            self.defocus_dof[keep],
+            self.sampling[keep],
+            self.groups[keep],
+            self.sources[keep],
         )
 
     def save(self, path: Path) -> None:
@@ -64,6 +78,7 @@ class FeatureTable:
             path,
             X=self.features,
             defocus_dof=self.defocus_dof,
+            sampling=self.sampling,
             groups=self.groups,
             sources=self.sources,
         )
@@ -72,7 +87,8 @@ class FeatureTable:
     def load(cls, path: Path) -> FeatureTable:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
-            return cls(stored["X"], stored["defocus_dof"], stored["groups"], stored["sources"])
+            columns = ("X", "defocus_dof", "sampling", "groups", "sources")
+            return cls(*(stored[name] for name in columns))
 
 
 def score_of(defocus_dof: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -83,25 +99,28 @@ def score_of(defocus_dof: NDArray[np.float64] | float) -> NDArray[np.float64]:
 def extract(extractor: ReIQA, groups: Sequence[Group], *, jobs: int = 1) -> FeatureTable:
     """Features of all frames of all groups, in order."""
     with joblib.Parallel(n_jobs=jobs, return_as="generator") as parallel:
-        made: Iterable[tuple[NDArray[np.float32], NDArray[np.float64]]] = parallel(
+        made: Iterable[FeatureTable] = parallel(
             joblib.delayed(_extract_group)(extractor, group) for group in groups
         )
-        rows = list(track(made, "frames", total=len(groups)))
+        tables = list(track(made, "specimens", total=len(groups)))
     return FeatureTable(
-        features=np.concatenate([features for features, _ in rows]),
-        defocus_dof=np.concatenate([distance for _, distance in rows]),
-        groups=np.repeat([group.name for group in groups], [len(d) for _, d in rows]),
-        sources=np.repeat([group.source for group in groups], [len(d) for _, d in rows]),
+        *(
+            np.concatenate([getattr(table, column.name) for table in tables])
+            for column in fields(FeatureTable)
+        )
     )
 
 
-def _extract_group(
-    extractor: ReIQA, group: Group
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def _extract_group(extractor: ReIQA, group: Group) -> FeatureTable:
     torch.set_num_threads(1)
     frames = group.frames()
-    features = np.stack([extractor.features(frame.image) for frame in frames])
-    return features, np.array([frame.defocus_dof for frame in frames])
+    return FeatureTable(
+        features=np.stack([extractor.features(frame.image) for frame in frames]),
+        defocus_dof=np.array([frame.defocus_dof for frame in frames]),
+        sampling=np.array([frame.sampling for frame in frames]),
+        groups=np.full(len(frames), group.name),
+        sources=np.full(len(frames), group.source),
+    )
 
 
 def new_regressor(alpha: float) -> object:
@@ -141,10 +160,14 @@ def cross_validate(table: FeatureTable, alpha: float, *, folds: int = 5) -> Cros
     """Predict every frame by a head that has not seen its specimen."""
     wanted = targets(table)
     predicted = np.zeros_like(wanted)
-    for train, test in GroupKFold(folds).split(table.features, groups=table.groups):
+    design = with_sampling(
+        table.features.astype(np.float64),
+        centred_sampling(table.sampling, sampling_range(table.sampling)),
+    )
+    for train, test in GroupKFold(folds).split(design, groups=table.groups):
         regressor = new_regressor(alpha)
-        regressor.fit(table.features[train], wanted[train])  # type: ignore[attr-defined]
-        predicted[test] = regressor.predict(table.features[test])  # type: ignore[attr-defined]
+        regressor.fit(design[train], wanted[train])  # type: ignore[attr-defined]
+        predicted[test] = regressor.predict(design[test])  # type: ignore[attr-defined]
     near = table.defocus_dof <= 6
     return CrossValidation(
         alpha=alpha,
@@ -175,6 +198,7 @@ def fit(extractor: ReIQA, table: FeatureTable, *, name: str = "default") -> Head
         name=name,
         alpha=chosen.alpha,
         groups=table.groups.tolist(),
+        sampling=table.sampling,
         report={
             "frames": len(table),
             "specimens": len(np.unique(table.groups)),

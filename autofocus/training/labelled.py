@@ -30,11 +30,19 @@ Floats = NDArray[np.float32]
 EMPTY_DEFOCUS_DOF = 20.0
 _MOST_DEFOCUS_DOF = 20.0
 _SIDES_PX = (320, 384, 512)
+_LAMP_GAIN = 5.0
 _EMPTY_KINDS = ("empty", "empty_brightfield")
 
-# Depths of field of the real `train` stacks in um, from the optics their sources state (0.55 um
-# light where none is stated); stacks whose step is unknown in um are left out.
-_REAL_DOF_UM = {"bnl": 3.4, "imagexpress": 2.8}
+
+@dataclass(frozen=True)
+class _RealOptics:
+    dof_um: float
+    sampling: float
+
+
+# Of the real `train` stacks, from what their sources state (0.55 um light where none is stated);
+# stacks whose step is unknown in um are left out. The NA of `bnl` is likely, not known.
+_REAL_OPTICS = {"bnl": _RealOptics(3.4, 0.21), "imagexpress": _RealOptics(2.8, 1.97)}
 
 
 @dataclass(frozen=True)
@@ -47,10 +55,13 @@ class LabelledFrame:
         Counts.
     defocus_dof : float
         |z - z_in_focus| in depths of field.
+    sampling : float
+        Camera pixel as a multiple of wavelength / NA, NaN where not known.
     """
 
     image: NDArray[np.generic]
     defocus_dof: float
+    sampling: float
 
 
 @dataclass(frozen=True)
@@ -83,11 +94,13 @@ class _Exposure:
     bit_depth: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> _Exposure:
-        photons = _log_uniform(rng, 20, 4000)
+    def draw(cls, rng: np.random.Generator, *, transmitted: bool = False) -> _Exposure:
+        """Draw one; transmitted light is not scarce, and its background is the field itself."""
+        photons = _log_uniform(rng, 20, 4000) * (_LAMP_GAIN if transmitted else 1.0)
+        haze = 0.0 if transmitted else float(rng.uniform(0, 0.5)) ** 2
         return cls(
             photons=photons,
-            background=photons * float(rng.uniform(0, 0.5)) ** 2 + float(rng.uniform(0, 10)),
+            background=photons * haze + float(rng.uniform(0, 10)),
             read_noise_e=float(rng.uniform(0.8, 4)),
             offset=float(rng.choice([0, 20, 100, 200])),
             bit_depth=16,
@@ -126,10 +139,15 @@ def stack_groups(data: Path) -> list[Group]:
     manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
     groups = []
     for entry in manifest["stacks"]:
-        dof_um = _REAL_DOF_UM.get(entry["name"].split("_")[0])
-        if entry["use"] == "train" and dof_um is not None:
-            groups.append(_stack_group(data / entry["file"], entry, dof_um))
+        optics = _REAL_OPTICS.get(entry["name"].split("_")[0])
+        if entry["use"] == "train" and optics is not None:
+            groups.append(_stack_group(data / entry["file"], entry, optics))
     return groups
+
+
+def sampling_of(objective: Objective) -> float:
+    """Camera pixel as a multiple of wavelength / NA."""
+    return objective.pixel_size_um * objective.na / objective.wavelength_um
 
 
 def draw_defocus_dof(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -158,14 +176,15 @@ def _simulated_group(index: int, *, seed: int, frames: int) -> Group:
             kind, shape=(side, side), pixel_size_um=objective.pixel_size_um, rng=rng
         )
         renderer = Renderer(specimen, aberrated, condenser_na_ratio=float(rng.uniform(0.3, 0.9)))
-        exposure = _Exposure.draw(rng)
+        exposure = _Exposure.draw(rng, transmitted=specimen.modality == "brightfield")
         shading = _shading(side, rng)
         dof_um = depth_of_field_um(objective)
         made = []
         for distance in draw_defocus_dof(frames, rng):
             relative = renderer.relative(float(distance) * dof_um) * shading
             truth = EMPTY_DEFOCUS_DOF if kind in _EMPTY_KINDS else abs(float(distance))
-            made.append(LabelledFrame(exposure.record(relative, rng), truth))
+            image = exposure.record(relative, rng)
+            made.append(LabelledFrame(image, truth, sampling_of(objective)))
         return made
 
     return Group(f"{kind}-{seed}-{index}", "simulated", make)
@@ -180,14 +199,14 @@ def _still_group(name: str, image: Floats, seed: Sequence[int], frames: int) -> 
         exposure = _Exposure.draw(rng)
         blurred = defocused(light, objective, distances, spherical_waves=float(rng.normal(0, 0.1)))
         return [
-            LabelledFrame(exposure.record(frame, rng), abs(float(distance)))
+            LabelledFrame(exposure.record(frame, rng), abs(float(distance)), sampling_of(objective))
             for frame, distance in zip(blurred, distances, strict=True)
         ]
 
     return Group(f"still-{name}", "stills", make)
 
 
-def _stack_group(path: Path, entry: dict[str, object], dof_um: float) -> Group:
+def _stack_group(path: Path, entry: dict[str, object], optics: _RealOptics) -> Group:
     z_um = entry["z_positions_um"]
     accepted = entry["in_focus_accepted"]
     assert isinstance(z_um, list)
@@ -198,7 +217,7 @@ def _stack_group(path: Path, entry: dict[str, object], dof_um: float) -> Group:
         low, high = z_um[accepted[0]], z_um[accepted[1]]
         return [
             # Planes a careful person accepts are in focus, all of them.
-            LabelledFrame(plane, max(low - z, 0, z - high) / dof_um)
+            LabelledFrame(plane, max(low - z, 0, z - high) / optics.dof_um, optics.sampling)
             for plane, z in zip(planes, z_um, strict=True)
         ]
 

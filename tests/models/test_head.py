@@ -10,7 +10,15 @@ import torch
 
 from models.encoders import CompactEncoder
 from models.errors import HeadError
-from models.head import Label, fit_head, load_head, read_head_manifest, save_head
+from models.head import (
+    Label,
+    centred_sampling,
+    fit_head,
+    load_head,
+    read_head_manifest,
+    sampling_range,
+    save_head,
+)
 from models.reiqa import ExtractorSettings, ReIQA
 
 DIMENSIONS = 40
@@ -228,3 +236,58 @@ def test_features_of_another_size_are_refused(fitted):
 def test_only_labels_in_depths_of_field_are_absolute():
     assert LABEL.absolute
     assert not Label(sigma=2.0, unit="um").absolute
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    """Frames whose one telling feature is the blur in pixels: d (1 + 1 / sampling)."""
+    x, _, defocus_dof = stack_features(600, seed=7)
+    sampling = np.exp(np.random.default_rng(8).uniform(np.log(0.1), np.log(1), 600))
+    x[:, 0] = np.log(0.1 + defocus_dof * (1 + 1 / sampling))
+    score = 1 / (1 + (defocus_dof / LABEL.sigma) ** 2)
+    head = fit_head(
+        x, score, extractor=extractor(), label=LABEL, name="h", alpha=1.0, sampling=sampling
+    )
+    return head, x, score, sampling
+
+
+def test_a_head_that_knows_the_sampling_reads_the_distance_from_the_blur(sampled):
+    head, x, score, sampling = sampled
+    informed = [head.predict(row, s).score for row, s in zip(x, sampling, strict=True)]
+    blind = [head.predict(row).score for row in x]
+    assert np.corrcoef(informed, score)[0, 1] > np.corrcoef(blind, score)[0, 1] + 0.05
+
+
+def test_an_unknown_sampling_counts_as_the_usual_one_and_extreme_ones_as_the_last(sampled):
+    head, x, _, sampling = sampled
+    usual = float(np.exp(np.log(sampling).mean()))
+    assert head.predict(x[0]).score == pytest.approx(head.predict(x[0], usual).score)
+    assert head.predict(x[0], 50.0) == head.predict(x[0], float(sampling.max()))
+
+
+@pytest.mark.parametrize("sampling", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_impossible_sampling_is_refused(sampled, sampling):
+    head, x, _, _ = sampled
+    with pytest.raises(HeadError, match="sampling"):
+        head.predict(x[0], sampling)
+
+
+def test_a_head_that_knows_the_sampling_survives_its_journey_through_files(sampled, tmp_path):
+    head, x, _, sampling = sampled
+    save_head(tmp_path, head)
+    again = load_head(tmp_path, extractor=extractor())
+    assert again.predict(x[3], sampling[3]) == head.predict(x[3], sampling[3])
+    assert again.manifest.sampling == head.manifest.sampling
+
+
+def test_a_head_without_sampling_ignores_it(fitted):
+    row = stack_features(1, seed=2)[0][0]
+    assert fitted.predict(row, 0.3) == fitted.predict(row)
+
+
+def test_samplings_that_are_not_known_are_left_out_of_their_range():
+    known = sampling_range([0.2, np.nan, 0.8])
+    assert known.mean == pytest.approx(np.log(0.4))
+    assert centred_sampling([np.nan, 0.4], known) == pytest.approx([0, 0])
+    with pytest.raises(HeadError, match="NaN"):
+        sampling_range([np.nan])

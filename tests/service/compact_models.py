@@ -30,6 +30,7 @@ def install(folder: Path) -> None:
         extractor=extractor,
         label=Label(1.0),
         name="test",
+        sampling=np.geomspace(0.1, 1, 12)[::-1],
     )
     save_head(folder / "compact" / "head", head)
 

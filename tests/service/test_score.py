@@ -90,6 +90,16 @@ def test_one_frame_gets_the_scorers_own_score_and_an_anchor(
     assert Anchor.from_dict(body["anchor"]) == learned.anchor(STACK[0])
 
 
+def test_the_sampling_of_the_camera_reaches_the_head(
+    client: httpx.Client, learned: ReIQAScorer
+) -> None:
+    answer = score(client, tiff(STACK[0]), sampling="0.2")
+
+    assert said(answer) == [learned.score(STACK[0], sampling=0.2)]
+    assert said(answer) != [learned.score(STACK[0])]
+    assert_problem(score(client, tiff(STACK[0]), sampling="0"), 422, "invalid-request")
+
+
 def test_the_next_frame_is_scored_on_the_anchor_sent_back(
     client: httpx.Client, learned: ReIQAScorer
 ) -> None:
@@ -425,5 +435,6 @@ def test_the_description_offers_a_file_and_every_field(client: httpx.Client) -> 
 
     assert schema["required"] == ["file"]
     assert set(schema["properties"]) == {
-        *("file", "scorer", "head", "anchor", "bit_depth", "width", "height", "dtype")
+        *("file", "scorer", "head", "anchor", "bit_depth", "sampling"),
+        *("width", "height", "dtype"),
     }

@@ -7,6 +7,7 @@ from autofocus.training.labelled import (
     EMPTY_DEFOCUS_DOF,
     defocused,
     draw_defocus_dof,
+    sampling_of,
     simulated_groups,
 )
 from devices.simulated.optics import Objective
@@ -79,3 +80,16 @@ def test_cross_validation_never_sees_the_specimen_it_predicts(table):
     assert -1 <= scrambled.pooled_plcc <= 1
     # A lookup by specimen would be perfect if a specimen were on both sides.
     assert scrambled.pooled_plcc < 0.999
+
+
+def test_a_head_reads_the_sampling_of_the_frames_it_was_fitted_on(table, extractor):
+    head = fit(extractor, table)
+    known = head.manifest.sampling
+    logs = np.log(table.sampling)
+    assert (known.low, known.high) == (logs.min(), logs.max())
+    assert known.mean == pytest.approx(logs.mean())
+
+
+def test_the_sampling_of_simulated_frames_is_that_of_their_objective():
+    objective = Objective(0.75, 1.0, 0.5, 0.2)
+    assert sampling_of(objective) == pytest.approx(0.3)

@@ -62,5 +62,7 @@ def _score(load_scorer: LoadScorer, file: BinaryIO, form: ScoreForm) -> ScoresOu
     if form.width and form.height and form.dtype:
         raw = RawFormat(form.width, form.height, form.dtype)
     stack = read_frames(file, raw)
-    scored = score_planes(scorer, stack.planes, bit_depth=form.bit_depth, anchor=anchor)
+    scored = score_planes(
+        scorer, stack.planes, bit_depth=form.bit_depth, sampling=form.sampling, anchor=anchor
+    )
     return ScoresOut.of(scorer, scored, stack.z_um)

@@ -1,0 +1,129 @@
+"""What runs the frozen encoders: torch on the CPU, OpenVINO where it is installed, or CUDA.
+
+Always in float32. bfloat16 on a CPU without native support is slower and moves the features by a
+hundredth; halves on CUDA would need every head to be checked again.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from models.encoders import for_inference
+from models.errors import EngineError
+
+EngineName = Literal["torch", "openvino", "cuda"]
+EngineChoice = Literal["auto", "torch", "openvino", "cuda"]
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Something that runs encoders.
+
+    Attributes
+    ----------
+    name : {"torch", "openvino", "cuda"}
+    reason : str
+        Why it was chosen, for people.
+    """
+
+    name: EngineName
+    reason: str
+
+    def compile(self, encoder: nn.Module) -> Forward:
+        """Make a frozen encoder ready: float32 (n, c, h, w) on the CPU -> (n, features) there.
+
+        The encoder is copied.
+        """
+        if self.name == "openvino":
+            return _OpenVINO(encoder)
+        device = torch.device("cuda" if self.name == "cuda" else "cpu")
+        return _Torch(for_inference(encoder).to(device), device)
+
+
+def choose_engine(choice: EngineChoice = "auto") -> Engine:
+    """Return the engine asked for; ``auto`` takes CUDA, then OpenVINO, then torch.
+
+    Raises
+    ------
+    EngineError
+        When the one asked for cannot run here, with what to do.
+    """
+    if choice not in get_args(EngineChoice):
+        raise EngineError(
+            f"no engine is called {choice!r}; use {', '.join(get_args(EngineChoice))}"
+        )
+    if choice != "auto":
+        _require_available(choice)
+        return Engine(choice, "asked for")
+    if torch.cuda.is_available():
+        return Engine("cuda", f"auto: {torch.cuda.get_device_name()} is there")
+    if _has_openvino():
+        return Engine("openvino", "auto: no CUDA device, and openvino is installed")
+    return Engine("torch", "auto: no CUDA device, and openvino is not installed")
+
+
+def _require_available(name: EngineName) -> None:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EngineError("engine cuda needs a CUDA device that torch can use; take auto or torch")
+    if name == "openvino" and not _has_openvino():
+        raise EngineError(
+            "engine openvino is not installed: pip install 'reiqa-autofocus[openvino]', "
+            "or take auto or torch"
+        )
+
+
+def _has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
+class _Torch:
+    def __init__(self, encoder: nn.Module, device: torch.device) -> None:
+        self._encoder, self._device = encoder, device
+
+    def __call__(self, x: Tensor) -> Tensor:
+        placed = x.to(self._device).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self._encoder(placed)
+        return features.cpu()
+
+
+class _OpenVINO:
+    """Compiled for the first shape it meets, and for others when they come."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self._encoder = for_inference(encoder).to(memory_format=torch.contiguous_format)
+        self._compiled: dict[tuple[int, ...], Any] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what is compiled: another process compiles for itself."""
+        return {"_encoder": self._encoder, "_compiled": {}}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shape = tuple(x.shape)
+        if shape not in self._compiled:
+            self._compiled[shape] = self._compile(x)
+        # A request of its own for every call: one request must not serve two threads at once.
+        request = self._compiled[shape].create_infer_request()
+        found = request.infer([x.contiguous().numpy()])
+        return torch.from_numpy(found[0].copy())
+
+    def _compile(self, example: Tensor) -> Any:
+        import openvino
+
+        program = torch.export.export(self._encoder, (example.contiguous(),))
+        model = openvino.convert_model(program)
+        return openvino.compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": "f32",
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            },
+        )
