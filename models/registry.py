@@ -2,8 +2,8 @@
 
 A folder of models holds ``compact/`` and ``published/``, each with the encoders
 (`models.checkpoints`), a default head in ``head/`` and further ones in ``heads/<name>/``
-(`models.head`). Several folders are searched, later ones first, so that a user's own encoders and
-heads stand before those that came with the program.
+(`models.head`), and ``ensemble.json`` (`models.ensemble`). Several folders are searched, later
+ones first, so that a user's own encoders and heads stand before those that came with the program.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from models.checkpoints import (
 from models.classical import DEFAULT_MEASURE, MEASURES, ClassicalScorer
 from models.encoders import Layout
 from models.engines import EngineChoice, choose_engine
+from models.ensemble import NAME as ENSEMBLE
+from models.ensemble import Ensemble, EnsembleScorer
 from models.errors import HeadError, UnknownScorer
 from models.head import Head, load_head, read_head_manifest
 from models.reiqa import ExtractorSettings, ReIQA
@@ -30,6 +32,7 @@ from models.reiqa_scorer import ReIQAScorer
 from models.scorer import Scorer
 
 DEFAULT_HEAD = "default"
+ENSEMBLE_FILE = "ensemble.json"
 
 _LAYOUTS: dict[str, Layout] = {"reiqa-compact": "compact", "reiqa-published": "published"}
 
@@ -43,7 +46,7 @@ class Entry:
     name : str
         For `Registry.load_scorer`.
     folder : Path or None
-        Where its encoders are; None for classical measures.
+        Where its encoders or its fit are; None for classical measures.
     heads : tuple of str
         Heads found for it, fitting or not; empty for classical measures.
     """
@@ -80,7 +83,8 @@ class Registry:
             for name, layout in _LAYOUTS.items()
             if (folder := self._encoders(layout)) is not None
         )
-        return (*learned, *(Entry(name, None, ()) for name in MEASURES))
+        fitted = (Entry(ENSEMBLE, path.parent, ()) for path in self._ensembles()[:1])
+        return (*learned, *fitted, *(Entry(name, None, ()) for name in MEASURES))
 
     def show(self, name: str) -> dict[str, Any]:
         """Manifests of a scorer's encoders and heads, JSON-able.
@@ -91,6 +95,8 @@ class Registry:
         """
         if name in MEASURES:
             return {"name": name, "kind": "classical measure"}
+        if name == ENSEMBLE:
+            return {"name": name, "kind": "ridge on log measures", **asdict(self._load_ensemble())}
         layout, folder = self._require(name)
         heads = self._heads(layout)
         return {
@@ -119,6 +125,9 @@ class Registry:
         """
         if name in MEASURES:
             return {}
+        if name == ENSEMBLE:
+            self._load_ensemble()
+            return {}
         layout, folder = self._require(name)
         manifest = load_encoders(folder).manifest
         found = dict(zip(BRANCHES, (manifest.content_sha256, manifest.quality_sha256), strict=True))
@@ -143,7 +152,8 @@ class Registry:
         Parameters
         ----------
         name : str
-            ``reiqa-compact``, ``reiqa-published`` or a key of `models.classical.MEASURES`.
+            ``reiqa-compact``, ``reiqa-published``, ``classical_ensemble`` or a key of
+            `models.classical.MEASURES`.
         head : str
             Which of the heads in `list`; classical measures have none.
 
@@ -154,7 +164,11 @@ class Registry:
         CheckpointError, HeadError
             When the files are damaged or do not belong together, or there is no such head.
         """
-        return ClassicalScorer(name) if name in MEASURES else self._load_learned(name, head)
+        if name in MEASURES:
+            return ClassicalScorer(name)
+        if name == ENSEMBLE:
+            return EnsembleScorer(self._load_ensemble())
+        return self._load_learned(name, head)
 
     def load_extractor(self, name: str, settings: ExtractorSettings | None = None) -> ReIQA:
         """Features without a head, for training one; the layout's default settings if None.
@@ -181,6 +195,16 @@ class Registry:
         extractor = self.load_extractor(name, settings)
         fitted: Head = load_head(heads[head], extractor=extractor)
         return ReIQAScorer(extractor, fitted, ClassicalScorer(DEFAULT_MEASURE))
+
+    def _ensembles(self) -> Sequence[Path]:
+        found = (folder / ENSEMBLE_FILE for folder in reversed(self.folders))
+        return tuple(path for path in found if path.is_file())
+
+    def _load_ensemble(self) -> Ensemble:
+        paths = self._ensembles()
+        if not paths:
+            raise UnknownScorer(f"no {ENSEMBLE_FILE} in {', '.join(map(str, self.folders))}")
+        return Ensemble.load(paths[0])
 
     def _require(self, name: str) -> tuple[Layout, Path]:
         layout = _LAYOUTS.get(name)

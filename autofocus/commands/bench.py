@@ -9,16 +9,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from autofocus.bench import locks, portrait, stacks, timing
+from autofocus.bench import locks, portrait, stacks, sweeps, timing
 from autofocus.commands.arguments import ConfigFile
 from autofocus.config import Rig, load_rig
 from autofocus.scorers import scorers_of
+from models.classical import MEASURES
+from models.ensemble import NAME as ENSEMBLE
 from models.registry import Registry
 from models.scorer import Scorer
 
 app = typer.Typer(help="Measure scorers on simulated rigs and recorded stacks.")
 
 DEFAULT_SCORERS = "reiqa-compact,tenengrad,normalised_variance"
+ALL_SCORERS = ",".join(["reiqa-compact", ENSEMBLE, *MEASURES])
 Scorers = Annotated[
     str,
     typer.Option(
@@ -64,6 +67,32 @@ def bench_stacks(
         data, {name: _load(rig, name) for name in scorers.split(",")}, use=use
     )
     _report(stacks.table(judged), out / f"stacks_{use}.md")
+
+
+@app.command("sweeps")
+def bench_sweeps(
+    out: Out,
+    scorers: Scorers = ALL_SCORERS,
+    conditions: Annotated[
+        str, typer.Option(help=f"Light, commas between: {', '.join(sweeps.CONDITIONS)}.")
+    ] = "1000 photons,300 photons,100 photons",
+    seeds: Annotated[int, typer.Option(help="Stacks of each kind of specimen.", min=1)] = 6,
+    kinds: Annotated[str, typer.Option(help="Kinds, commas between.")] = ",".join(sweeps.SPECIMENS),
+    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+    config: ConfigFile = None,
+) -> None:
+    """Score every plane of simulated stacks: rank, absolute meaning, and the plane chosen."""
+    out.mkdir(parents=True, exist_ok=True)
+    found = sweeps.run_sweeps(
+        scorers.split(","),
+        partial(_load, load_rig(config)),
+        conditions=conditions.split(","),
+        seeds=seeds,
+        kinds=kinds.split(","),
+        jobs=jobs,
+    )
+    sweeps.write_csv(found, out / "sweeps.csv")
+    _report(sweeps.table(found), out / "sweeps.md")
 
 
 @app.command("portrait")

@@ -14,7 +14,7 @@ from autofocus.training.labelled import simulated_groups, stack_groups, still_gr
 from autofocus.training.pretrain import Branch, PretrainSettings, corpus_for, pretrain
 from models.checkpoints import load_compact_encoder, save_encoders
 from models.head import save_head
-from models.registry import Registry
+from models.registry import ENSEMBLE_FILE, Registry
 from models.reiqa import ExtractorSettings
 
 Data = Annotated[
@@ -86,5 +86,6 @@ def fit_default_head(
         groups += still_groups(data, seed=seed) + stack_groups(data)
     table = default_head.extract(extractor, groups, jobs=jobs)
     table.save(out / "features.npz")
+    default_head.fit_classical(table).save(out / ENSEMBLE_FILE)
     head = save_head(layout / "head", default_head.fit(extractor, table))
     Console().print_json(data=dict(head.manifest.report))

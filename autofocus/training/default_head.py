@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from autofocus.training.labelled import Group
+from models.ensemble import Ensemble, fit_ensemble, log_measures
 from models.head import (
     Head,
     Label,
@@ -35,6 +36,7 @@ from models.reiqa import ReIQA
 SIGMA_DOF = 2.0
 # Further away than this all frames look alike; their distance is not worth learning.
 FARTHEST_DOF = 12.0
+_ENSEMBLE_ALPHA = 10.0
 ALPHAS = (100.0, 300.0, 1000.0, 3000.0, 10000.0)
 
 
@@ -45,6 +47,8 @@ class FeatureTable:
     Attributes
     ----------
     features : ndarray of shape (n, D), float32
+    measures : ndarray of shape (n, k)
+        Logarithms of the classical measures; see `models.ensemble.log_measures`.
     defocus_dof : ndarray of shape (n,)
         |z - z_in_focus| in depths of field.
     sampling : ndarray of shape (n,)
@@ -54,6 +58,7 @@ class FeatureTable:
     """
 
     features: NDArray[np.float32]
+    measures: NDArray[np.float64]
     defocus_dof: NDArray[np.float64]
     sampling: NDArray[np.float64]
     groups: NDArray[np.str_]
@@ -66,6 +71,7 @@ class FeatureTable:
         """The rows where ``keep`` is true."""
         return FeatureTable(
             self.features[keep],
+            self.measures[keep],
             self.defocus_dof[keep],
             self.sampling[keep],
             self.groups[keep],
@@ -77,6 +83,7 @@ class FeatureTable:
         np.savez(
             path,
             X=self.features,
+            measures=self.measures,
             defocus_dof=self.defocus_dof,
             sampling=self.sampling,
             groups=self.groups,
@@ -87,7 +94,7 @@ class FeatureTable:
     def load(cls, path: Path) -> FeatureTable:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
-            columns = ("X", "defocus_dof", "sampling", "groups", "sources")
+            columns = ("X", "measures", "defocus_dof", "sampling", "groups", "sources")
             return cls(*(stored[name] for name in columns))
 
 
@@ -116,6 +123,7 @@ def _extract_group(extractor: ReIQA, group: Group) -> FeatureTable:
     frames = group.frames()
     return FeatureTable(
         features=np.stack([extractor.features(frame.image) for frame in frames]),
+        measures=np.stack([log_measures(frame.image) for frame in frames]),
         defocus_dof=np.array([frame.defocus_dof for frame in frames]),
         sampling=np.array([frame.sampling for frame in frames]),
         groups=np.full(len(frames), group.name),
@@ -206,6 +214,11 @@ def fit(extractor: ReIQA, table: FeatureTable, *, name: str = "default") -> Head
             "cross_validation_by_source": by_source,
         },
     )
+
+
+def fit_classical(table: FeatureTable) -> Ensemble:
+    """Fit the classical ensemble on the same frames."""
+    return fit_ensemble(table.measures, targets(table), table.sampling, alpha=_ENSEMBLE_ALPHA)
 
 
 def choose_alpha(table: FeatureTable, alphas: Sequence[float]) -> CrossValidation:
