@@ -32,6 +32,8 @@ Float32 = NDArray[np.float32]
 # Smaller than any activation that means something, so that silent channels stay finite.
 LOG_FLOOR = np.float32(1e-3)
 
+_PERCENTILES = {"p80": 80.0, "p90": 90.0, "p95": 95.0}
+
 # Per channel. Grey: the mean over the three channels of ImageNet's values.
 _CONTENT_MEAN = {"published": (0.485, 0.456, 0.406), "compact": (0.449,)}
 _CONTENT_STD = {"published": (0.229, 0.224, 0.225), "compact": (0.226,)}
@@ -63,8 +65,10 @@ class ExtractorSettings:
         ``"log"`` gives log(mean + 1e-3): activations span decades, and a linear head on their
         logarithms scores held-out specimens better (docs/models.md). The published layout is
         linear.
-    pooling : {"mean"}
-        How the features of the patches become those of the frame.
+    pooling : {"mean", "p80", "p90", "p95"}
+        How the features of the patches become those of the frame: their mean, or that percentile
+        of each, which the sharpest patches decide. ``top_k = 1`` with ``"mean"`` is the plain mean
+        over all candidates.
     """
 
     layout: Layout = "compact"
@@ -75,12 +79,12 @@ class ExtractorSettings:
     p_low: float = 1.0
     p_high: float = 99.8
     seed: int = 0
-    pooling: Literal["mean"] = "mean"
+    pooling: Literal["mean", "p80", "p90", "p95"] = "mean"
     values: Literal["linear", "log"] = "linear"
 
     def __post_init__(self) -> None:
         _require(self.layout in _CONTENT_MEAN, f"layout = {self.layout!r} is not known")
-        _require(self.pooling == "mean", f"pooling = {self.pooling!r} is not known")
+        _require(self.pooling in ("mean", *_PERCENTILES), f"pooling = {self.pooling!r} unknown")
         _require(self.values in ("linear", "log"), f"values = {self.values!r} is not known")
         _require(
             self.patch_size > 0 and self.patch_size % 64 == 0,
@@ -169,8 +173,8 @@ class ReIQA:
             When the image is not a grey frame of finite numbers, or the anchor is for another size.
         """
         patches = self.patches(image, anchor or self.anchor(image))
-        mean = self.features_of_patches(patches).mean(axis=0)
-        return mean if self.settings.values == "linear" else np.log(mean + LOG_FLOOR)
+        pooled = self._pooled(self.features_of_patches(patches))
+        return pooled if self.settings.values == "linear" else np.log(pooled + LOG_FLOOR)
 
     def anchor(self, image: NDArray[np.generic]) -> Anchor:
         """Patches and normalisation chosen on this frame, to be used on it and on others.
@@ -241,6 +245,12 @@ class ReIQA:
                 self._quality(self._quality_input(half)),
             ]
             return torch.cat(blocks, dim=1).numpy()
+
+    def _pooled(self, features: Float32) -> Float32:
+        if self.settings.pooling == "mean":
+            return features.mean(axis=0)
+        percentile = _PERCENTILES[self.settings.pooling]
+        return np.percentile(features, percentile, axis=0).astype(np.float32)
 
     def _content_input(self, x: Tensor) -> Tensor:
         mean, std = (

@@ -17,6 +17,8 @@ from models.head import save_head
 from models.registry import ENSEMBLE_FILE, Registry
 from models.reiqa import ExtractorSettings
 
+_SMALL_MINUTES = 3.0
+
 Data = Annotated[
     Path | None,
     typer.Option(help="Folder with manifest.json, stacks and stills; without it simulation only."),
@@ -36,14 +38,18 @@ def pretrain_encoders(
     workers: Annotated[int, typer.Option(help="Threads that make batches.", min=1)] = 1,
     seed: Seed = 0,
     small: Annotated[
-        bool, typer.Option("--small", help="A small pool of images, for a trial in minutes.")
+        bool,
+        typer.Option(
+            "--small", help="A trial: few images, and 3 minutes a branch unless --minutes is given."
+        ),
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore an existing checkpoint.")] = False,
 ) -> None:
     """Train the compact encoders without labels (MoCo v2); started again, it goes on."""
     settings = PretrainSettings(seed=seed)
     if small:
-        settings = replace(settings, pool_images=60)
+        settings = replace(settings, pool_images=60, content_images=48)
+        minutes = minutes or _SMALL_MINUTES
     corpus = corpus_for(settings, out, data)
     branches: tuple[Branch, ...] = ("quality", "content")
     for each in branches:

@@ -1,6 +1,6 @@
 """Train an encoder without labels: MoCo v2 by the recipe of Re-IQA, for microscopy and a small CPU.
 
-    python -m autofocus.training.pretrain --branch quality --minutes 30 --out runs/encoders
+    autofocus pretrain --branch quality --minutes 30 -o runs/encoders
 
 A run can be killed at any time and started again with the same command: it goes on from its last
 checkpoint, with the batches it would have had. The result is a safetensors file for
@@ -16,7 +16,6 @@ and a faster momentum encoder, because a run on a CPU has thousands of steps and
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import math
@@ -402,37 +401,3 @@ def _progress() -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-
-
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Pretrain an encoder without labels.")
-    parser.add_argument("--branch", choices=("content", "quality", "both"), default="both")
-    parser.add_argument("--minutes", type=float, help="training time of each branch")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, help="folder with manifest.json, stacks and stills")
-    parser.add_argument("--threads", type=int, default=1, help="threads of the network")
-    parser.add_argument("--workers", type=int, default=1, help="threads that make batches")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--fresh", action="store_true", help="ignore an existing checkpoint")
-    arguments = parser.parse_args()
-    settings = PretrainSettings(seed=arguments.seed)
-    corpus = corpus_for(settings, arguments.out, arguments.data)
-    branches: tuple[Branch, ...] = ("quality", "content")
-    for branch in branches:
-        if arguments.branch in (branch, "both"):
-            file = pretrain(
-                branch,
-                settings,
-                arguments.out,
-                corpus=corpus,
-                minutes=arguments.minutes,
-                threads=arguments.threads,
-                workers=arguments.workers,
-                resume=not arguments.fresh,
-            )
-            print(file)
-
-
-if __name__ == "__main__":
-    main()

@@ -210,3 +210,15 @@ def test_logarithmic_values_are_the_logarithm_of_the_mean(extractor):
     logarithmic = ReIQA(*pair, settings).features(image)
     assert logarithmic == pytest.approx(np.log(linear + 1e-3), abs=1e-5)
     assert np.isfinite(logarithmic).all()
+
+
+@pytest.mark.parametrize(("pooling", "percentile"), [("p80", 80), ("p90", 90), ("p95", 95)])
+def test_percentile_pooling_takes_that_percentile_of_every_feature(extractor, pooling, percentile):
+    image = (np.random.default_rng(0).random((400, 400)) * 1000).astype(np.uint16)
+    settings = dataclasses.replace(extractor.settings, pooling=pooling, top_k=1.0)
+    pooled = ReIQA(encoder(0), encoder(1), settings)
+    rows = pooled.features_of_patches(pooled.patches(image, pooled.anchor(image)))
+    assert len(rows) > 3
+    wanted = np.percentile(rows, percentile, axis=0)
+    np.testing.assert_allclose(pooled.features(image), wanted, rtol=1e-5)
+    assert not np.allclose(wanted, rows.mean(axis=0))
