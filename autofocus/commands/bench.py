@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from autofocus.commands.arguments import ConfigFile
 from autofocus.config import Rig, load_rig
 from autofocus.scorers import scorers_of
 from models.classical import MEASURES
+from models.engines import available_engines
 from models.ensemble import NAME as ENSEMBLE
 from models.registry import Registry
 from models.scorer import Scorer
@@ -118,7 +120,11 @@ def bench_scorer(
     config: ConfigFile = None,
 ) -> None:
     """Time a frame of 1024 x 1024 px, against the procedure of the notes in the same process."""
-    compact = _load(load_rig(config), "reiqa-compact")
+    rig = load_rig(config)
+    compact: dict[str, Scorer] = {
+        engine: _load(replace(rig, engine=engine), "reiqa-compact")
+        for engine in available_engines()
+    }
     Console().print(timing.table(timing.measure(compact, repeats=repeats, threads=threads)))
 
 
