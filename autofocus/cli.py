@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.live import Live
 
 from autofocus import terminal
-from autofocus.commands import bench, models
+from autofocus.commands import bench, data, models
 from autofocus.commands.arguments import AsJson, ConfigFile
 from autofocus.commands.score import score
 from autofocus.commands.training import fit_default_head, pretrain_encoders
@@ -58,6 +58,7 @@ app = typer.Typer(
 app.command()(score)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
+app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain_encoders)
 app.command("fit-default-head")(fit_default_head)
 

@@ -5,6 +5,7 @@ AutofocusError
 ├── RequestError    what was asked for cannot be done on this rig (HTTP 422)
 ├── BusyError       another run has the microscope (HTTP 409)
 ├── RunNotFound     no run has this id (HTTP 404)
+├── DataError       images, labels or features that no head can be made of (HTTP 422)
 ├── UploadTooLarge  a request body beyond the limit (HTTP 413)
 └── StorageError    the folder of runs cannot be written (HTTP 507)
 
@@ -42,6 +43,10 @@ class BusyError(AutofocusError):
 
 class RunNotFound(AutofocusError):  # noqa: N818 - reads as what happened
     """No run has this id."""
+
+
+class DataError(AutofocusError):
+    """Images, labels or features of a lab that cannot be used; names the stack, file or row."""
 
 
 class UploadTooLarge(AutofocusError):  # noqa: N818 - reads as what happened

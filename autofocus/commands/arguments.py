@@ -12,3 +12,15 @@ ConfigFile = Annotated[
     typer.Option("--config", help="Rig file (TOML); without it the built-in demo microscope."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+ZPattern = Annotated[
+    str | None,
+    typer.Option(help="Regular expression whose one group is z in um; default: z-10, z+3, z3.5."),
+]
+ZStep = Annotated[
+    float | None, typer.Option(help="Distance between planes that are only numbered, um.", min=0.0)
+]
+ZCsv = Annotated[Path | None, typer.Option(help="CSV with image_path and z_um.")]
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", help="Top folder of the images, for paths of another computer."),
+]

@@ -23,6 +23,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     errors.BusyError: (409, "busy"),
     errors.UploadTooLarge: (413, "upload-too-large"),
     errors.RequestError: (422, "refused-by-rig"),
+    errors.DataError: (422, "training-data"),
     errors.StorageError: (507, "storage"),
     errors.ConfigError: (500, "rig-file"),
     devices.LimitError: (422, "outside-limits"),
