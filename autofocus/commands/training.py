@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 
 from autofocus.training import default_head
+from autofocus.training.corpus import Corpus
 from autofocus.training.labelled import simulated_groups, stack_groups, still_groups
 from autofocus.training.pretrain import Branch, PretrainSettings, corpus_for, pretrain
+from autofocus.training.team import Team, assembled
 from models.checkpoints import load_compact_encoder, save_encoders
 from models.head import save_head
 from models.registry import ENSEMBLE_FILE, Registry
@@ -45,26 +47,40 @@ def pretrain_encoders(
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore an existing checkpoint.")] = False,
 ) -> None:
-    """Train the compact encoders without labels (MoCo v2); started again, it goes on."""
+    """Train the compact encoders without labels (MoCo v2); started again, it goes on.
+
+    On several GPUs: torchrun --nproc-per-node N -m autofocus pretrain ...
+    """
     settings = PretrainSettings(seed=seed)
     if small:
         settings = replace(settings, pool_images=60, content_images=48)
         minutes = minutes or _SMALL_MINUTES
-    corpus = corpus_for(settings, out, data)
     branches: tuple[Branch, ...] = ("quality", "content")
-    for each in branches:
-        if branch in (each, "both"):
-            file = pretrain(
-                each,
-                settings,
-                out,
-                corpus=corpus,
-                minutes=minutes,
-                threads=threads,
-                workers=workers,
-                resume=not fresh,
-            )
-            Console().print(f"{each}: {file}", soft_wrap=True)
+    with assembled() as team:
+        corpus = _corpus(settings, out, data, team)
+        for each in branches:
+            if branch in (each, "both"):
+                file = pretrain(
+                    each,
+                    settings,
+                    out,
+                    corpus=corpus,
+                    minutes=minutes,
+                    threads=threads,
+                    workers=workers,
+                    resume=not fresh,
+                    team=team,
+                )
+                if team.leads:
+                    Console().print(f"{each}: {file}", soft_wrap=True)
+
+
+def _corpus(settings: PretrainSettings, out: Path, data: Path | None, team: Team) -> Corpus:
+    """Have rank 0 make the pool of specimens; the others wait for it."""
+    if team.leads:
+        corpus_for(settings, out, data)
+    team.agreed(0.0)
+    return corpus_for(settings, out, data)
 
 
 def fit_default_head(

@@ -37,6 +37,7 @@ from autofocus.training.batches import Batch, ContentBatches, QualityBatches
 from autofocus.training.corpus import Corpus, load_corpus
 from autofocus.training.defocus import DefocusBank, random_objectives
 from autofocus.training.moco import MoCo
+from autofocus.training.team import Team
 from models.encoders import CompactEncoder
 
 Branch = Literal["content", "quality"]
@@ -113,6 +114,7 @@ def pretrain(
     threads: int = 1,
     workers: int = 1,
     resume: bool = True,
+    team: Team | None = None,
 ) -> Path:
     """Train one branch and return the safetensors file of its encoder.
 
@@ -132,6 +134,8 @@ def pretrain(
         Threads of the network, and threads that make batches.
     resume : bool
         Go on from a checkpoint in ``out``; False starts anew.
+    team : Team, optional
+        Who trains along; all must see the same ``out``.
 
     Raises
     ------
@@ -141,10 +145,12 @@ def pretrain(
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)  # the workers are the parallelism; more would fight for the same cores
-    run = _Run.start(branch, settings, out)
+    team = team or Team()
+    run = _Run.start(branch, settings, out, team)
     if resume:
         run.load()
-    run.log.keep_until(run.step)
+    if team.leads:
+        run.log.keep_until(run.step)
     run.train(_batches(branch, settings, corpus), minutes=minutes, workers=workers)
     return run.export()
 
@@ -200,6 +206,7 @@ class _Run:
     settings: PretrainSettings
     out: Path
     device: torch.device
+    team: Team
     model: MoCo
     optimizer: torch.optim.Optimizer
     log: _Log
@@ -207,9 +214,9 @@ class _Run:
     seconds: float = 0.0
 
     @classmethod
-    def start(cls, branch: Branch, settings: PretrainSettings, out: Path) -> _Run:
-        torch.manual_seed(settings.seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def start(cls, branch: Branch, settings: PretrainSettings, out: Path, team: Team) -> _Run:
+        torch.manual_seed(settings.seed)  # the same weights in every process
+        device = team.device
         encoder = CompactEncoder(settings.width)
         model = MoCo(
             encoder,
@@ -225,7 +232,7 @@ class _Run:
             weight_decay=settings.weight_decay,
         )
         log = _Log(out / f"{branch}.csv")
-        return cls(branch, settings, out, device, model, optimizer, log)
+        return cls(branch, settings, out, device, team, model, optimizer, log)
 
     @property
     def checkpoint(self) -> Path:
@@ -272,19 +279,20 @@ class _Run:
                 rate = learning_rate(self.settings, done)
                 recent.append(self._update(next(batches), rate))
                 self.step += 1
-                self.seconds = earlier_s + time.monotonic() - began
-                if self.step % _LOG_EVERY == 0:
+                self.seconds = self.team.agreed(earlier_s + time.monotonic() - began)
+                if self.step % _LOG_EVERY == 0 and self.team.leads:
                     loss, accuracy = (
                         sum(column) / len(recent) for column in zip(*recent, strict=True)
                     )
                     self.log.add(self.step, self.seconds, loss, accuracy, rate)
                     progress.update(task, description=f"{self.branch} loss {loss:.2f}")
                     recent.clear()
-                if self.seconds - last_save_s >= _CHECKPOINT_EVERY_S:
+                if self.seconds - last_save_s >= _CHECKPOINT_EVERY_S and self.team.leads:
                     self.save()
                     last_save_s = self.seconds
                 progress.update(task, completed=self._done(minutes))
-        self.save()
+        if self.team.leads:
+            self.save()
 
     def _done(self, minutes: float | None) -> float:
         if minutes is None:
@@ -307,10 +315,12 @@ class _Run:
         mean = torch.stack(losses).mean()
         self.optimizer.zero_grad(set_to_none=True)
         mean.backward()
+        self.team.average_gradients(self.model.query.parameters())
         self.optimizer.step()
         self.model.follow()
+        shared = self.team.gathered(labels)
         for key in keys:
-            self.model.enqueue(key, labels)
+            self.model.enqueue(self.team.gathered(key), shared)
         return float(mean.detach()), float(torch.stack(accuracies).mean())
 
     def _tensor(self, crops: object) -> torch.Tensor:
@@ -320,6 +330,8 @@ class _Run:
     def export(self) -> Path:
         """Write the slow copy: its features read defocus better in every run that was compared."""
         file = self.out / f"{self.branch}.safetensors"
+        if not self.team.leads:
+            return file
         tensors = {
             name: tensor.detach().cpu().contiguous()
             for name, tensor in self.model.key.encoder.state_dict().items()
@@ -373,6 +385,7 @@ class _prefetched:  # noqa: N801 - used like a function
 
     def __init__(self, source: QualityBatches | ContentBatches, run: _Run, workers: int) -> None:
         self._source, self._seed, self._step = source, run.settings.seed, run.step
+        self._team = run.team
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers)
 
@@ -387,7 +400,8 @@ class _prefetched:  # noqa: N801 - used like a function
         step = self._step
         while True:
             while len(waiting) < _PREFETCH * self._workers:
-                waiting.append(self._pool.submit(self._source.make, self._seed, step))
+                number = step * self._team.size + self._team.rank
+                waiting.append(self._pool.submit(self._source.make, self._seed, number))
                 step += 1
             yield waiting.popleft().result()
 

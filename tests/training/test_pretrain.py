@@ -20,6 +20,7 @@ from autofocus.training.corpus import Corpus, load_corpus, real_crops, train_ima
 from autofocus.training.moco import PRISTINE, UNLABELLED
 from autofocus.training.pretrain import PretrainSettings, corpus_for, learning_rate, pretrain
 from autofocus.training.probe import make_probe_set, probe
+from autofocus.training.team import Team
 from models.encoders import CompactEncoder
 
 ROOT = Path(module.__file__).parents[2]
@@ -302,7 +303,7 @@ def _train_steps(settings, out, corpus, stops):
     out.mkdir()
     batches = module._batches("quality", settings, corpus)
     for stop in stops:
-        run = module._Run.start("quality", settings, out)
+        run = module._Run.start("quality", settings, out, Team())
         run.load()
         run.model.train()
         while run.step < stop:
