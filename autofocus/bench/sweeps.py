@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import joblib
 import numpy as np
@@ -24,7 +25,7 @@ from autofocus.training.defocus import random_objective
 from autofocus.training.labelled import sampling_of
 from devices.simulated.optics import depth_of_field_um
 from devices.simulated.render import Renderer, camera_counts
-from devices.simulated.specimens import KINDS, make_specimen
+from devices.simulated.specimens import KINDS, Specimen, make_specimen
 from models.scorer import Scorer
 
 Float64 = NDArray[np.float64]
@@ -35,17 +36,23 @@ PLANES = 41
 RANGE_DOF = 10.0
 SIDE_PX = 384
 SPECIMENS = tuple(kind for kind in KINDS if not kind.startswith("empty"))
+TRANSMITTED = ("absorption", "phase")
+FLUORESCENT = tuple(kind for kind in SPECIMENS if kind not in TRANSMITTED)
+ORACLE = "oracle"
+_SPARSE_SHARE = 0.03
 _BOOTSTRAPS = 2000
 
 
 @dataclass(frozen=True)
-class Light:
+class Condition:
     """What a camera gets to see.
 
     Attributes
     ----------
     photons : float
         A pixel in the specimen in focus; of the empty field in transmitted light.
+    kinds : tuple of str
+        Specimens.
     background : float
         Photons a pixel everywhere.
     read_noise_e : float
@@ -54,23 +61,31 @@ class Light:
         Share of the light that every exposure takes away.
     flicker : float
         Standard deviation of the lamp, as a share.
+    sparse : bool
+        Leave a disc of specimen that covers 3 % of the frame.
     """
 
     photons: float
+    kinds: tuple[str, ...] = SPECIMENS
     background: float = 6.0
     read_noise_e: float = 2.0
     bleaching: float = 0.0
     flicker: float = 0.0
+    sparse: bool = False
 
 
-CONDITIONS: Mapping[str, Light] = {
-    "1000 photons": Light(1000.0),
-    "300 photons": Light(300.0),
-    "100 photons": Light(100.0),
-    "8 photons": Light(8.0),
-    "bleaching": Light(300.0, bleaching=0.04),
-    "flicker": Light(300.0, flicker=0.15),
-}
+CONDITIONS: Mapping[str, Condition] = MappingProxyType(
+    {
+        "1000 photons": Condition(1000.0),
+        "300 photons": Condition(300.0),
+        "100 photons": Condition(100.0),
+        "8 photons": Condition(8.0, FLUORESCENT),
+        "bleaching": Condition(300.0, FLUORESCENT, bleaching=0.04),
+        "flicker": Condition(300.0, flicker=0.15),
+        "sparse": Condition(300.0, FLUORESCENT, sparse=True),
+        "transmitted": Condition(1000.0, TRANSMITTED),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -112,32 +127,57 @@ class Sweep:
         return float(abs(self.defocus_dof[np.argmax(self.score)]))
 
 
-def simulate(kind: str, seed: int, light: Light) -> tuple[list[NDArray[np.uint16]], Float64, float]:
-    """One stack: frames, signed distances in depths of field, and how the camera samples.
+@dataclass(frozen=True)
+class Stack:
+    """One simulated stack.
 
-    The planes lie evenly within +-10 depths of field; focus lies anywhere between two of them.
+    Attributes
+    ----------
+    frames : tuple of ndarray of shape (height, width), uint16
+    defocus_dof : ndarray of shape (planes,)
+        Signed distance of each plane; evenly within +-10, focus anywhere between two planes.
+    sampling : float
+        Camera pixel as a multiple of wavelength / NA.
+    sharp : ndarray of shape (height, width), float32
+        The image in focus without noise, which nobody but the oracle knows.
     """
+
+    frames: tuple[NDArray[np.uint16], ...]
+    defocus_dof: Float64
+    sampling: float
+    sharp: NDArray[np.float32]
+
+
+def simulate(kind: str, seed: int, condition: Condition) -> Stack:
+    """Render a random specimen through a random objective; the same for everyone."""
     rng = np.random.default_rng([seed, 0x53EE9])
     objective = random_objective(rng)
     specimen = make_specimen(
         kind, shape=(SIDE_PX, SIDE_PX), pixel_size_um=objective.pixel_size_um, rng=rng
     )
+    if condition.sparse:
+        specimen = _sparse(specimen, rng)
     renderer = Renderer(specimen, objective, condenser_na_ratio=float(rng.uniform(0.3, 0.9)))
     step = 2 * RANGE_DOF / (PLANES - 1)
     distances = np.linspace(-RANGE_DOF, RANGE_DOF, PLANES) + rng.uniform(-step / 2, step / 2)
     dof_um = depth_of_field_um(objective)
     frames = []
     for exposure, distance in enumerate(distances):
-        lamp = math.exp(rng.normal(0, light.flicker)) * (1 - light.bleaching) ** exposure
-        expected = light.photons * lamp * renderer.relative(float(distance) * dof_um)
-        frames.append(
-            camera_counts(
-                (expected + np.float32(light.background)).astype(np.float32),
-                rng=rng,
-                read_noise_e=light.read_noise_e,
-            )
-        )
-    return frames, distances, sampling_of(objective)
+        lamp = math.exp(rng.normal(0, condition.flicker)) * (1 - condition.bleaching) ** exposure
+        light = condition.photons * lamp * renderer.relative(float(distance) * dof_um)
+        expected = (light + np.float32(condition.background)).astype(np.float32)
+        frames.append(camera_counts(expected, rng=rng, read_noise_e=condition.read_noise_e))
+    return Stack(tuple(frames), distances, sampling_of(objective), renderer.relative(0.0))
+
+
+def _sparse(specimen: Specimen, rng: np.random.Generator) -> Specimen:
+    """Blot out everything but a disc, as wide as its share of the frame asks."""
+    y, x = np.indices((SIDE_PX, SIDE_PX))
+    radius = SIDE_PX * math.sqrt(_SPARSE_SHARE / math.pi)
+    cy, cx = rng.uniform(radius, SIDE_PX - radius, 2)
+    inside = (np.hypot(y - cy, x - cx) < radius).astype(np.float32)
+    layers = tuple((depth, image * inside) for depth, image in specimen.layers)
+    return replace(specimen, layers=layers)
 
 
 def run_sweeps(
@@ -146,11 +186,18 @@ def run_sweeps(
     *,
     conditions: Sequence[str],
     seeds: int,
-    kinds: Sequence[str] = SPECIMENS,
     jobs: int = 1,
 ) -> list[Sweep]:
-    """Score every plane of ``seeds`` stacks of each kind under each condition."""
-    todo = [(c, k, FIRST_SEED + i) for c in conditions for k in kinds for i in range(seeds)]
+    """Score every plane of ``seeds`` stacks of each kind under each condition.
+
+    The last scorer is an oracle, which correlates every frame with the noise-free image in focus.
+    """
+    todo = [
+        (name, kind, FIRST_SEED + i)
+        for name in conditions
+        for kind in CONDITIONS[name].kinds
+        for i in range(seeds)
+    ]
     with joblib.Parallel(n_jobs=jobs, return_as="generator") as parallel:
         done: Iterable[list[Sweep]] = parallel(
             joblib.delayed(_sweep)(*case, tuple(scorers), load_scorer) for case in todo
@@ -162,14 +209,19 @@ def _sweep(
     condition: str, kind: str, seed: int, scorers: tuple[str, ...], load_scorer: LoadScorer
 ) -> list[Sweep]:
     torch.set_num_threads(1)
-    frames, distances, sampling = simulate(kind, seed, CONDITIONS[condition])
+    stack = simulate(kind, seed, CONDITIONS[condition])
     found = []
     for name in scorers:
         scorer = load_scorer(name)
-        said = [scorer.score(frame, sampling=sampling) for frame in frames]
+        said = [scorer.score(frame, sampling=stack.sampling) for frame in stack.frames]
         estimates = [math.nan if s.defocus_dof is None else s.defocus_dof for s in said]
         scores = np.array([s.score for s in said])
-        found.append(Sweep(name, kind, seed, condition, distances, scores, np.array(estimates)))
+        found.append(
+            Sweep(name, kind, seed, condition, stack.defocus_dof, scores, np.array(estimates))
+        )
+    known = np.array([np.corrcoef(f.ravel(), stack.sharp.ravel())[0, 1] for f in stack.frames])
+    unknown = np.full(PLANES, math.nan)
+    found.append(Sweep(ORACLE, kind, seed, condition, stack.defocus_dof, known, unknown))
     return found
 
 

@@ -79,7 +79,6 @@ def bench_sweeps(
         str, typer.Option(help=f"Light, commas between: {', '.join(sweeps.CONDITIONS)}.")
     ] = "1000 photons,300 photons,100 photons",
     seeds: Annotated[int, typer.Option(help="Stacks of each kind of specimen.", min=1)] = 6,
-    kinds: Annotated[str, typer.Option(help="Kinds, commas between.")] = ",".join(sweeps.SPECIMENS),
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
     config: ConfigFile = None,
 ) -> None:
@@ -90,7 +89,6 @@ def bench_sweeps(
         partial(_load, load_rig(config)),
         conditions=conditions.split(","),
         seeds=seeds,
-        kinds=kinds.split(","),
         jobs=jobs,
     )
     sweeps.write_csv(found, out / "sweeps.csv")

@@ -8,27 +8,38 @@ import pytest
 from autofocus.bench import sweeps
 from models.classical import ClassicalScorer
 
+SEED = sweeps.FIRST_SEED
+
 
 def test_a_stack_is_always_the_same_and_focus_lies_between_its_planes():
-    light = sweeps.CONDITIONS["300 photons"]
-    frames, distances, sampling = sweeps.simulate("nuclei", sweeps.FIRST_SEED, light)
-    again, _, _ = sweeps.simulate("nuclei", sweeps.FIRST_SEED, light)
-    assert len(frames) == sweeps.PLANES
-    assert all(np.array_equal(one, other) for one, other in zip(frames, again, strict=True))
-    assert np.abs(distances).min() < 0.25
-    assert np.abs(distances).max() <= sweeps.RANGE_DOF + 0.25
-    assert 0 < sampling < 5
+    condition = sweeps.CONDITIONS["300 photons"]
+    stack, again = (sweeps.simulate("nuclei", SEED, condition) for _ in range(2))
+    assert len(stack.frames) == sweeps.PLANES
+    for one, other in zip(stack.frames, again.frames, strict=True):
+        assert np.array_equal(one, other)
+    assert np.abs(stack.defocus_dof).min() < 0.25
+    assert np.abs(stack.defocus_dof).max() <= sweeps.RANGE_DOF + 0.25
+    assert 0 < stack.sampling < 5
 
 
 def test_bleaching_takes_light_from_every_exposure():
-    steady, _, _ = sweeps.simulate("filaments", sweeps.FIRST_SEED, sweeps.Light(300.0))
-    fading, _, _ = sweeps.simulate(
-        "filaments", sweeps.FIRST_SEED, sweeps.Light(300.0, bleaching=0.04)
-    )
+    steady = sweeps.simulate("filaments", SEED, sweeps.Condition(300.0))
+    fading = sweeps.simulate("filaments", SEED, sweeps.Condition(300.0, bleaching=0.04))
     dark = 100 + 6  # offset and background do not bleach
-    share = [(f.mean() - dark) / (s.mean() - dark) for f, s in zip(fading, steady, strict=True)]
+    share = [
+        (f.mean() - dark) / (s.mean() - dark)
+        for f, s in zip(fading.frames, steady.frames, strict=True)
+    ]
     assert share[0] == pytest.approx(1, abs=0.05)
     assert share[-1] == pytest.approx(0.96**40, abs=0.05)
+
+
+def test_a_sparse_specimen_covers_three_per_cent():
+    whole = sweeps.simulate("tissue", SEED, sweeps.Condition(1000.0))
+    sparse = sweeps.simulate("tissue", SEED, sweeps.Condition(1000.0, sparse=True))
+    lit = sparse.sharp > 0.1 * sparse.sharp.max()
+    assert 0.005 < lit.mean() < 0.04
+    assert (whole.sharp > 0.1 * whole.sharp.max()).mean() > 3 * lit.mean()
 
 
 def made_up(name: str, score, seed: int = 0) -> sweeps.Sweep:
@@ -67,12 +78,11 @@ def test_a_perfect_score_is_told_from_one_that_only_ranks_and_from_noise():
 
 
 def test_a_sweep_of_a_real_scorer_is_written_plane_by_plane(tmp_path):
-    found = sweeps.run_sweeps(
-        ["vollath_f4"], ClassicalScorer, conditions=["1000 photons"], seeds=1, kinds=["nuclei"]
-    )
+    found = sweeps.run_sweeps(["vollath_f4"], ClassicalScorer, conditions=["transmitted"], seeds=1)
     sweeps.write_csv(found, tmp_path / "sweeps.csv")
     rows = list(csv.DictReader((tmp_path / "sweeps.csv").open(encoding="utf-8")))
-    assert len(rows) == sweeps.PLANES
-    assert found[0].plane_error_dof < 1
-    assert found[0].srcc > 0.8
-    assert np.isnan(found[0].estimate_dof).all()
+    absorption, oracle = (s for s in found if s.kind == "absorption")
+    assert len(rows) == 2 * len(sweeps.TRANSMITTED) * sweeps.PLANES
+    assert (absorption.scorer, oracle.scorer) == ("vollath_f4", sweeps.ORACLE)
+    assert np.isnan(absorption.estimate_dof).all()
+    assert oracle.plane_error_dof < 1
