@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+SOME_SKIPPED = 1
+"""Exit code of a command that did its work but had to leave something out, which it listed."""
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="Rig file (TOML); without it the built-in demo microscope."),

@@ -7,9 +7,19 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table as RichTable
 
-from autofocus.commands.arguments import ZCsv, ZPattern, ZStep
-from autofocus.training.stack_index import ZSource, index_stacks, write_index
+from autofocus.commands.arguments import SOME_SKIPPED, ZCsv, ZPattern, ZStep
+from autofocus.training.labels import (
+    Judgement,
+    by_person,
+    by_teachers,
+    write_scores,
+    zero_in_names,
+)
+from autofocus.training.stack_index import IndexedStack, ZSource, index_stacks, write_index
 
 app = typer.Typer(help="Index, label and check a lab's own z-stacks.")
 
@@ -36,6 +46,67 @@ def index(
     write_index(out, (plane for stack in stacks for plane in stack.planes))
     lines = [f"{s.name}: {len(s.planes)} planes, z from {s.z_from}" for s in stacks]
     say(*lines, f"{sum(len(s.planes) for s in stacks)} planes of {len(stacks)} stacks: {out}")
+
+
+@app.command()
+def label(
+    root: Root,
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV to write.")],
+    sigma: Annotated[
+        float, typer.Option(help="Distance from focus at which the label is 0.5, um.", min=1e-3)
+    ] = 2.0,
+    z_pattern: ZPattern = None,
+    z_step: ZStep = None,
+    z_csv: ZCsv = None,
+    in_focus: Annotated[
+        Path | None,
+        typer.Option(help="CSV of a person's choice: stack,z_um or the image_path of the plane."),
+    ] = None,
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Ask the classical measures instead.")
+    ] = False,
+) -> None:
+    """Label every plane by its distance to focus: image_path, z_um, focus_score.
+
+    In focus is z = 0 of the names, a person's choice, or what the teachers agree on. Stacks on
+    which nobody can tell are set aside, listed, and make the exit code 1.
+    """
+    if in_focus is not None and teacher:
+        raise typer.BadParameter(
+            "either a person chooses or the teachers do", param_hint="--teacher"
+        )
+    stacks = index_stacks(root, ZSource(z_pattern, z_step, z_csv))
+    if in_focus is not None:
+        judged = by_person(stacks, in_focus, root=root)
+    elif teacher:
+        judged = _taught(stacks, sigma)
+    else:
+        judged = tuple(zero_in_names(stack) for stack in stacks)
+    _print_judged(judged)
+    labelled = write_scores(out, stacks, judged, sigma_um=sigma)
+    aside = [each.stack for each in judged if each.z_um is None]
+    say(f"{labelled} planes of {len(stacks) - len(aside)} stacks: {out}")
+    if aside:
+        say(f"set aside, not labelled: {', '.join(aside)}", error=True)
+        raise typer.Exit(SOME_SKIPPED)
+
+
+def _taught(stacks: tuple[IndexedStack, ...], sigma_um: float) -> tuple[Judgement, ...]:
+    console = Console(stderr=True)
+    shown = track(stacks, "asking the teachers", console=console, transient=True)
+    return tuple(by_teachers(stack, sigma_um=sigma_um) for stack in shown)
+
+
+def _print_judged(judged: tuple[Judgement, ...]) -> None:
+    table = RichTable("stack", "in focus, um", "agreement", "why")
+    for each in judged:
+        table.add_row(
+            escape(each.stack),
+            "set aside" if each.z_um is None else f"{each.z_um:g}",
+            "-" if each.agreement is None else f"{each.agreement:.0%}",
+            escape(each.reason),
+        )
+    Console().print(table)
 
 
 def say(*lines: str, error: bool = False) -> None:
