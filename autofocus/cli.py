@@ -24,6 +24,7 @@ from rich.live import Live
 from autofocus import terminal
 from autofocus.commands import bench, data, models
 from autofocus.commands.arguments import AsJson, ConfigFile
+from autofocus.commands.features import features
 from autofocus.commands.score import score
 from autofocus.commands.training import fit_default_head, pretrain_encoders
 from autofocus.conductor import Conductor, LiveRun
@@ -59,6 +60,7 @@ app.command()(score)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
+app.command()(features)
 app.command("pretrain")(pretrain_encoders)
 app.command("fit-default-head")(fit_default_head)
 

@@ -27,3 +27,11 @@ Root = Annotated[
     Path | None,
     typer.Option("--root", help="Top folder of the images, for paths of another computer."),
 ]
+ContentCkpt = Annotated[
+    Path | None,
+    typer.Option(help="Content encoder: content_aware_r50.pth, or compact .safetensors."),
+]
+QualityCkpt = Annotated[
+    Path | None,
+    typer.Option(help="Quality encoder: quality_aware_r50.pth, or compact .safetensors."),
+]
