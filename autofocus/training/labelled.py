@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 # A field with nothing in it is as far from focus as anything can be.
 EMPTY_DEFOCUS_DOF = 20.0
 _MOST_DEFOCUS_DOF = 20.0
-_SIDES_PX = (320, 384, 512)
+_SIDES_PX = (96, 192, 320, 384, 512)  # cameras are often read out in part
 _LAMP_GAIN = 5.0
 _EMPTY_KINDS = ("empty", "empty_brightfield")
 
