@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from autofocus.bench import locks, portrait, stacks, sweeps, timing
+from autofocus.bench import empties, locks, portrait, stacks, sweeps, timing
 from autofocus.commands.arguments import ConfigFile
 from autofocus.config import Rig, load_rig
 from autofocus.scorers import scorers_of
@@ -93,6 +93,26 @@ def bench_sweeps(
     )
     sweeps.write_csv(found, out / "sweeps.csv")
     _report(sweeps.table(found), out / "sweeps.md")
+
+
+@app.command("empties")
+def bench_empties(
+    out: Out,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with manifest.json and stills, for real frames.")
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Frames of each kind.", min=2)] = 100,
+    scorer: Annotated[str, typer.Option(help="One name.")] = "reiqa-compact",
+    config: ConfigFile = None,
+) -> None:
+    """Tell empty fields from specimens out of focus by single frames: ROC curves."""
+    out.mkdir(parents=True, exist_ok=True)
+    fields = list(empties.simulated_fields(frames))
+    if data is not None:
+        fields += empties.real_fields(data)
+    said = empties.measure(fields, _load(load_rig(config), scorer))
+    empties.draw(fields, said, out / "empties.png")
+    _report(empties.table(fields, said), out / "empties.md")
 
 
 @app.command("portrait")
