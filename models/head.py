@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import joblib
 import numpy as np
@@ -33,11 +33,27 @@ from sklearn.preprocessing import StandardScaler
 
 from models.distribution import Distribution, fit_distribution
 from models.errors import HeadError
-from models.reiqa import ExtractorSettings, ReIQA
+from models.reiqa import ExtractorSettings
 
 Float64 = NDArray[np.float64]
 
 _FORMAT = 1
+
+
+class FeatureSource(Protocol):
+    """What made features: a `models.reiqa.ReIQA`, or a file of features that names it."""
+
+    @property
+    def settings(self) -> ExtractorSettings:
+        """Everything besides the weights that decides the features."""
+
+    @property
+    def content_sha256(self) -> str:
+        """Of the encoder, see `models.encoders.weights_sha256`."""
+
+    @property
+    def quality_sha256(self) -> str:
+        """Of the encoder, see `models.encoders.weights_sha256`."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +271,7 @@ def fit_head(
     scores: ArrayLike,
     defocus_dof: ArrayLike | None = None,
     *,
-    extractor: ReIQA,
+    extractor: FeatureSource,
     label: Label,
     name: str,
     alpha: float | tuple[float, float] = 1000.0,
@@ -273,7 +289,7 @@ def fit_head(
         Labels, higher is sharper.
     defocus_dof : array_like of shape (n,), optional
         Distance to the in-focus plane in depths of field, for a second output.
-    extractor : ReIQA
+    extractor : FeatureSource
         Its settings and encoders go into the manifest.
     label : Label
         What ``scores`` are.
@@ -373,7 +389,7 @@ def save_head(folder: Path, head: Head) -> Head:
     return replace(head, manifest=manifest)
 
 
-def load_head(folder: Path, *, extractor: ReIQA) -> Head:
+def load_head(folder: Path, *, extractor: FeatureSource) -> Head:
     """Read a head for this extractor, opening nothing before everything matches.
 
     Raises
@@ -424,7 +440,7 @@ def _require_fittable(x: Float64, y: Float64) -> None:
         raise HeadError("features and labels must be finite; leave out frames without a label")
 
 
-def _require_match(manifest: HeadManifest, extractor: ReIQA) -> None:
+def _require_match(manifest: HeadManifest, extractor: FeatureSource) -> None:
     fitted = {
         **manifest.settings.to_dict(),
         "content_sha256": manifest.content_sha256,
