@@ -26,6 +26,7 @@ from autofocus.commands import bench, data, models
 from autofocus.commands.arguments import AsJson, ConfigFile
 from autofocus.commands.features import features
 from autofocus.commands.score import score
+from autofocus.commands.train import train_head
 from autofocus.commands.training import fit_default_head, pretrain_encoders
 from autofocus.conductor import Conductor, LiveRun
 from autofocus.config import Rig, load_rig
@@ -61,6 +62,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.command()(features)
+app.command("train")(train_head)
 app.command("pretrain")(pretrain_encoders)
 app.command("fit-default-head")(fit_default_head)
 

@@ -1,0 +1,189 @@
+"""How a head does on stacks it has not seen: fitted on all stacks but one, tried on that one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import pearsonr, spearmanr
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import Pipeline
+
+from autofocus.training.losses import Loss, fit_linear
+from autofocus.training.training_rows import TrainingRows
+
+Float64 = NDArray[np.float64]
+
+ALPHAS = (10.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
+_INNER_FOLDS = 5
+_RESAMPLES = 2000
+
+Fit = Callable[[Float64, Float64, NDArray[np.str_]], Pipeline]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """One stack, scored by a head that has not seen it.
+
+    Attributes
+    ----------
+    stack : str
+        Its name.
+    z_um, labels, predicted : tuple of float
+        Its curve; z is NaN where not known.
+    srcc, plcc : float or None
+        Rank and linear correlation of prediction and label; None where one of them is constant.
+    z_in_focus_um, z_chosen_um : float or None
+        Truth, and the plane with the best prediction; None where z is not known.
+    at_edge : bool
+        Whether the chosen plane is the first or last one.
+    """
+
+    stack: str
+    z_um: tuple[float, ...]
+    labels: tuple[float, ...]
+    predicted: tuple[float, ...]
+    srcc: float | None
+    plcc: float | None
+    z_in_focus_um: float | None
+    z_chosen_um: float | None
+    at_edge: bool
+
+    @property
+    def error_um(self) -> float | None:
+        """Distance from the chosen plane to the truth, um."""
+        if self.z_chosen_um is None or self.z_in_focus_um is None:
+            return None
+        return abs(self.z_chosen_um - self.z_in_focus_um)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A quantity over stacks.
+
+    Attributes
+    ----------
+    mean, median : float
+    low, high : float
+        95 % interval of the mean, by resampling stacks.
+    """
+
+    mean: float
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the stacks say together; None where no stack says anything."""
+
+    stacks: int
+    srcc: Spread | None
+    plcc: Spread | None
+    error_um: Spread | None
+    at_edge: int
+
+
+def leave_one_stack_out(rows: TrainingRows, fit: Fit) -> tuple[LeftOut, ...]:
+    """Predict every stack by a fit on the others."""
+    features, stacks = rows.table.features.astype(np.float64), rows.stacks
+    predicted = np.zeros(len(rows))
+    for stack in np.unique(stacks):
+        test = stacks == stack
+        fitted = fit(features[~test], rows.scores[~test], stacks[~test])
+        predicted[test] = fitted.predict(features[test])
+    return judge(rows, predicted)
+
+
+def judge(rows: TrainingRows, predicted: Float64) -> tuple[LeftOut, ...]:
+    """Compare predictions with labels, stack by stack, in the order of the rows."""
+    stacks = rows.stacks
+    names = dict.fromkeys(stacks.tolist())
+    return tuple(_judge_stack(name, rows, predicted, stacks == name) for name in names)
+
+
+def fit_with(loss: Loss, alpha: float | None) -> Fit:
+    """A fit with this loss; without alpha, each time with the best one inside what it is given."""
+
+    def fit(features: Float64, scores: Float64, stacks: NDArray[np.str_]) -> Pipeline:
+        chosen = alpha if alpha is not None else choose_alpha(loss, features, scores, stacks)
+        return fit_linear(loss, features, scores, stacks.tolist(), alpha=chosen)
+
+    return fit
+
+
+def choose_alpha(loss: Loss, features: Float64, scores: Float64, stacks: NDArray[np.str_]) -> float:
+    """The alpha of `ALPHAS` whose predictions of left-out stacks correlate best with the labels.
+
+    Fewer than two stacks leave nothing to choose by; 1000 then, the value of the notes.
+    """
+    folds = min(_INNER_FOLDS, len(np.unique(stacks)))
+    if folds < 2:
+        return 1000.0
+    splits = list(GroupKFold(folds).split(features, groups=stacks))
+
+    def merit(alpha: float) -> float:
+        found = []
+        for train, test in splits:
+            fitted = fit_linear(
+                loss, features[train], scores[train], stacks[train].tolist(), alpha=alpha
+            )
+            found.append(_correlation(pearsonr, fitted.predict(features[test]), scores[test]))
+        return float(np.mean([value or 0.0 for value in found]))
+
+    return max(ALPHAS, key=merit)
+
+
+def summarise(left_out: Sequence[LeftOut]) -> Summary:
+    """Mean and median over stacks, each stack counting once."""
+    return Summary(
+        stacks=len(left_out),
+        srcc=_spread([each.srcc for each in left_out]),
+        plcc=_spread([each.plcc for each in left_out]),
+        error_um=_spread([each.error_um for each in left_out]),
+        at_edge=sum(each.at_edge for each in left_out),
+    )
+
+
+def _judge_stack(
+    name: str, rows: TrainingRows, predicted: Float64, own: NDArray[np.bool_]
+) -> LeftOut:
+    z_um, labels, said = rows.z_um[own], rows.scores[own], predicted[own]
+    if not np.isnan(z_um).any():
+        order = np.argsort(z_um, kind="stable")
+        z_um, labels, said = z_um[order], labels[order], said[order]
+    best = int(np.argmax(said))
+    return LeftOut(
+        stack=name,
+        z_um=tuple(z_um.tolist()),
+        labels=tuple(labels.tolist()),
+        predicted=tuple(said.tolist()),
+        srcc=_correlation(spearmanr, said, labels),
+        plcc=_correlation(pearsonr, said, labels),
+        z_in_focus_um=_known(float(rows.z_in_focus_um[own][0])),
+        z_chosen_um=_known(float(z_um[best])),
+        at_edge=best in (0, len(said) - 1),
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _correlation(kind: Callable[..., tuple[float, float]], a: Float64, b: Float64) -> float | None:
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(kind(a, b)[0])
+
+
+def _spread(values: Sequence[float | None]) -> Spread | None:
+    known = np.array([value for value in values if value is not None])
+    if len(known) == 0:
+        return None
+    draws = np.random.default_rng(0).choice(known, (_RESAMPLES, len(known))).mean(axis=1)
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return Spread(float(known.mean()), float(np.median(known)), float(low), float(high))
