@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +14,10 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table as RichTable
 
-from autofocus.commands.arguments import SOME_SKIPPED, ZCsv, ZPattern, ZStep
+from autofocus.commands.arguments import SOME_SKIPPED, AsJson, ZCsv, ZPattern, ZStep
+from autofocus.commands.arguments import Root as TopFolder
+from autofocus.errors import DataError
+from autofocus.training.checks import CheckedStack, check_stack, compare_stacks
 from autofocus.training.labels import (
     Judgement,
     by_person,
@@ -19,7 +25,15 @@ from autofocus.training.labels import (
     write_scores,
     zero_in_names,
 )
-from autofocus.training.stack_index import IndexedStack, ZSource, index_stacks, write_index
+from autofocus.training.stack_index import (
+    IndexedStack,
+    ZSource,
+    by_stack,
+    index_stacks,
+    read_index,
+    write_index,
+)
+from autofocus.training.training_rows import read_scores
 
 app = typer.Typer(help="Index, label and check a lab's own z-stacks.")
 
@@ -89,6 +103,56 @@ def label(
     if aside:
         say(f"set aside, not labelled: {', '.join(aside)}", error=True)
         raise typer.Exit(SOME_SKIPPED)
+
+
+@app.command()
+def check(
+    images: Annotated[Path, typer.Argument(metavar="IMAGES.csv", help="CSV of `data index`.")],
+    scores: Annotated[Path | None, typer.Option(help="CSV of `data label`.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for a contact sheet a stack (PNG).")
+    ] = None,
+    root: TopFolder = None,
+    target: Annotated[str, typer.Option(help="Column with the label.")] = "focus_score",
+    bit_depth: Annotated[
+        int | None, typer.Option(help="Bits the camera really uses.", min=1, max=64)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for missing and broken files, mixed sizes, saturation, copies, and labels at the edge.
+
+    The exit code is 1 when something was found.
+    """
+    stacks = by_stack(read_index(images, root=root))
+    labels = read_scores(scores, target=target, root=root) if scores else {}
+    console = Console(stderr=True, quiet=as_json)
+    checked = []
+    for name in track(stacks, "looking", console=console, transient=True):
+        checked.append(check_stack(name, stacks[name], labels, bit_depth=bit_depth))
+        if out is not None:
+            _write_sheet(out, len(checked), checked[-1])
+    findings = [*(f for each in checked for f in each.findings), *compare_stacks(checked)]
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in findings], indent=2, ensure_ascii=False))
+    else:
+        say(
+            *(f"{each.stack}: {each.kind}: {each.text}" for each in findings),
+            f"{len(findings)} findings in {len(stacks)} stacks"
+            + (f"; contact sheets: {out}" if out else ""),
+        )
+    if findings:
+        raise typer.Exit(SOME_SKIPPED)
+
+
+def _write_sheet(folder: Path, number: int, checked: CheckedStack) -> None:
+    # Numbered: "a/b" and "a b" must not become one file.
+    readable = re.sub(r"[^\w.-]+", "_", checked.stack).strip("_.")
+    path = folder / f"{number:03d}_{readable or 'stack'}.png"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(checked.sheet_png)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error}") from error
 
 
 def _taught(stacks: tuple[IndexedStack, ...], sigma_um: float) -> tuple[Judgement, ...]:

@@ -127,6 +127,14 @@ def join(
     return joined
 
 
+def read_scores(
+    path: Path, *, target: str = "focus_score", root: Path | None = None
+) -> dict[PlaneKey, float]:
+    """Label of every plane of a CSV file; see `join`."""
+    labels = _read_labels(read_table(path), target, 1.0, root)
+    return {key: label.score for key, label in labels.items()}
+
+
 def _read_labels(
     table: Table, target: str, sigma_um: float, root: Path | None
 ) -> dict[PlaneKey, _Label]:
