@@ -1,4 +1,4 @@
-"""One run at a time, on the one thread that may talk to the hardware.
+"""One run or z-stack at a time, on the one thread that may talk to the hardware.
 
 Everything that moves goes through here: the service and the command line hand in what is wanted
 and get a future or a `LiveRun` back at once. Nothing here waits for the hardware.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Literal, TypeVar
 
 from autofocus.config import Rig
@@ -18,6 +19,8 @@ from autofocus.errors import BusyError, StorageError
 from autofocus.focus import CurvePoint, FocusRequest, plan, run_focus
 from autofocus.runs import RunFolder, RunRecord, RunStore, new_run_id
 from autofocus.scorers import LoadScorer
+from autofocus.stack_store import StackRecord, StackStore
+from autofocus.stacks import StackPlan, StackRequest, acquire_stack, plan_stack
 from devices import AcquisitionSettings, Frame, Halted, HardwareThread, Microscope
 from models.scorer import Scorer
 
@@ -56,6 +59,37 @@ class LiveRun:
 
 
 @dataclass(frozen=True)
+class LiveStack:
+    """A z-stack that has the microscope, or had it.
+
+    Attributes
+    ----------
+    opening : StackRecord
+        The stack as it began.
+    frames : list of Frame
+        Grows by one per plane; only the hardware thread appends.
+    abort : threading.Event
+        Set to end it before its next move.
+    done : Future of StackRecord
+        The stack when it is complete; raises what ended it before.
+    """
+
+    opening: StackRecord
+    frames: list[Frame] = field(default_factory=list)
+    abort: threading.Event = field(default_factory=threading.Event)
+    done: Future[StackRecord] = field(default_factory=Future)
+
+    @property
+    def stack_id(self) -> str:
+        """Name of the stack."""
+        return self.opening.stack_id
+
+    def record(self) -> StackRecord:
+        """The stack with the planes so far."""
+        return self.opening.with_frames(tuple(self.frames))
+
+
+@dataclass(frozen=True)
 class Stop:
     """What became of a request to stop.
 
@@ -73,7 +107,7 @@ class Stop:
 
 
 class Conductor:
-    """Gives the microscope to one run or one command at a time.
+    """Gives the microscope to one run, one z-stack or one command at a time.
 
     Parameters
     ----------
@@ -84,7 +118,7 @@ class Conductor:
     load_scorer : callable of (scorer, head) -> Scorer
         Names as a request has them; None for the default.
     runs : RunStore
-        Where runs are kept.
+        Where runs are kept; z-stacks are kept where the rig says.
     """
 
     def __init__(
@@ -94,21 +128,34 @@ class Conductor:
         self.microscope = microscope
         self.load_scorer = load_scorer
         self.runs = runs
+        self.stacks = StackStore(rig.stacks_dir)
         self._hardware = HardwareThread()
         self._lock = threading.Lock()
-        self._live: LiveRun | None = None
+        self._live: LiveRun | LiveStack | None = None
         self._stops = 0
 
     @property
     def live(self) -> LiveRun | None:
         """The run that has the microscope."""
-        return self._live
+        live = self._live
+        return live if isinstance(live, LiveRun) else None
 
     @property
     def running(self) -> str | None:
         """Id of the run that has the microscope."""
-        live = self._live
+        live = self.live
         return live.run_id if live else None
+
+    @property
+    def live_stack(self) -> LiveStack | None:
+        """The z-stack that has the microscope."""
+        live = self._live
+        return live if isinstance(live, LiveStack) else None
+
+    @property
+    def occupied(self) -> bool:
+        """Whether a run or a z-stack has the microscope."""
+        return self._live is not None
 
     def start(self, request: FocusRequest) -> LiveRun:
         """Begin a run and return while it goes on.
@@ -123,13 +170,35 @@ class Conductor:
             When a stop came before the run had the microscope, e.g. while its scorer was loaded.
         """
         stops = self._stops
-        self._refuse_if_busy()
+        self.refuse_if_busy()
         plan(self.rig, request, state=self.microscope.state)
         scorer = self.scorer_for(request)
         run = LiveRun(self._opening(request, scorer))
-        folder = self._claim(run, stops)
-        self._hardware.submit(lambda: self._conduct(run, scorer, folder))
+        self._claim(run, stops)
+        folder = self._released_on_failure(lambda: self.runs.begin(run.opening))
+        focus = partial(self._focus, run, scorer, folder)
+        self._hardware.submit(lambda: self._conduct(run.done, focus))
         return run
+
+    def start_stack(self, request: StackRequest) -> LiveStack:
+        """Begin to take a z-stack and return while it goes on.
+
+        Raises
+        ------
+        BusyError
+            When something else has the microscope.
+        RequestError, StorageError
+            When the rig must refuse, or nothing can be written; nothing has moved.
+        """
+        stops = self._stops
+        self.refuse_if_busy()
+        planned = plan_stack(self.rig, request, state=self.microscope.state)
+        stack = LiveStack(self._opening_of_stack(request, planned))
+        self._claim(stack, stops)
+        self._released_on_failure(lambda: self.stacks.begin(stack.opening))
+        take = partial(self._take_stack, stack, request)
+        self._hardware.submit(lambda: self._conduct(stack.done, take))
+        return stack
 
     def scorer_for(self, request: FocusRequest) -> Scorer:
         """Who scores the frames of a request.
@@ -168,14 +237,22 @@ class Conductor:
         """
         return self._command(lambda: self._snap(settings))
 
+    def refuse_if_busy(self) -> None:
+        """Raise `BusyError` if a run or a z-stack has the microscope."""
+        live = self._live
+        if isinstance(live, LiveStack):
+            raise BusyError(stack_id=live.stack_id)
+        if live:
+            raise BusyError(live.run_id)
+
     def stop(self) -> Stop:
-        """Forbid every further move, abort the run if there is one, halt the stage."""
+        """Forbid every further move, abort the run or z-stack if there is one, halt the stage."""
         with self._lock:
             self._stops += 1
             live = self._live
             if live:
                 live.abort.set()
-        return Stop(self.microscope.halt(), live.run_id if live else None)
+        return Stop(self.microscope.halt(), live.run_id if isinstance(live, LiveRun) else None)
 
     def abort(self, run_id: str) -> Stop:
         """Stop, if this run has the microscope; a run that is over stays as it is.
@@ -185,8 +262,7 @@ class Conductor:
         RunNotFound
             When no run has this id.
         """
-        live = self._live
-        if live and live.run_id == run_id:
+        if self.running == run_id:
             return self.stop()
         self.runs.path(run_id)
         return Stop("finished", run_id)
@@ -199,8 +275,19 @@ class Conductor:
         RunNotFound
             When no run has this id.
         """
-        live = self._live
+        live = self.live
         return live.record() if live and live.run_id == run_id else self.runs.read(run_id)
+
+    def stack(self, stack_id: str) -> StackRecord:
+        """One z-stack, live or over.
+
+        Raises
+        ------
+        StackNotFound
+            When no stack has this id.
+        """
+        live = self.live_stack
+        return live.record() if live and live.stack_id == stack_id else self.stacks.read(stack_id)
 
     def close(self) -> None:
         """Abort what runs, wait until it has put everything back, let go of the hardware."""
@@ -213,36 +300,48 @@ class Conductor:
         now = datetime.now(timezone.utc)
         return RunRecord(new_run_id(now), now, self.rig.name, scorer.name, scorer.head, request)
 
-    def _refuse_if_busy(self) -> None:
-        if live := self._live:
-            raise BusyError(live.run_id)
+    def _opening_of_stack(self, request: StackRequest, planned: StackPlan) -> StackRecord:
+        now, state = datetime.now(timezone.utc), self.microscope.state
+        return StackRecord(
+            stack_id=new_run_id(now),
+            started_at=now,
+            rig=self.rig.name,
+            objective=state.objective,
+            channel=request.camera.channel or state.channel,
+            dof_um=planned.dof_um,
+            pixel_size_um=planned.pixel_size_um,
+            sampling=planned.sampling,
+            planes=len(planned.z_um),
+        )
 
     def _refuse_if_stopped(self, stops: int) -> None:
         if stops != self._stops:
             raise Halted("stopped before this command was begun; send it again if it is wanted")
 
-    def _claim(self, run: LiveRun, stops: int) -> RunFolder:
-        run.done.set_running_or_notify_cancel()  # a client that hangs up must not cancel it
+    def _claim(self, live: LiveRun | LiveStack, stops: int) -> None:
+        live.done.set_running_or_notify_cancel()  # a client that hangs up must not cancel it
         with self._lock:
-            self._refuse_if_busy()
+            self.refuse_if_busy()
             self._refuse_if_stopped(stops)
-            self._live = run
+            self._live = live
+
+    def _released_on_failure(self, begin: Callable[[], T]) -> T:
         try:
-            return self.runs.begin(run.opening)
+            return begin()
         except StorageError:
             self._live = None
             raise
 
-    def _conduct(self, run: LiveRun, scorer: Scorer, folder: RunFolder) -> None:
+    def _conduct(self, done: Future[T], work: Callable[[], T]) -> None:
         try:
-            record = self._focus(run, scorer, folder)
+            record = work()
         except BaseException as error:
             self._live = None
-            run.done.set_exception(error)
+            done.set_exception(error)
             return
-        # Released before it is announced: who waited for this run may start the next at once.
+        # Released before it is announced: who waited for this may start the next at once.
         self._live = None
-        run.done.set_result(record)
+        done.set_result(record)
 
     def _focus(self, run: LiveRun, scorer: Scorer, folder: RunFolder) -> RunRecord:
         def on_reading(point: CurvePoint) -> None:
@@ -265,13 +364,27 @@ class Conductor:
             raise
         return folder.finish(result)
 
+    def _take_stack(self, stack: LiveStack, request: StackRequest) -> StackRecord:
+        try:
+            frames = acquire_stack(
+                self.rig,
+                self.microscope,
+                request,
+                abort=stack.abort,
+                on_frame=stack.frames.append,
+            )
+            return self.stacks.finish(stack.opening, frames)
+        except Exception as error:
+            self.stacks.fail(stack.record(), f"{type(error).__name__}: {error}")
+            raise
+
     def _snap(self, settings: AcquisitionSettings) -> Frame:
         with self.microscope.acquisition(settings):
             return self.microscope.snap()
 
     def _command(self, action: Callable[[], T]) -> Future[T]:
         with self._lock:
-            self._refuse_if_busy()
+            self.refuse_if_busy()
             stops = self._stops
             return self._hardware.submit(lambda: self._unless_stopped(action, stops))
 

@@ -114,6 +114,7 @@ class RigFile(_Section):
     scorer: str | None = None
     engine: EngineName = "auto"
     runs_dir: Path | None = None
+    stacks_dir: Path | None = None
     models_dir: Path | None = None
 
     @model_validator(mode="after")
@@ -163,8 +164,8 @@ class Rig:
         Default scorer, None for the package's own default.
     engine : {"auto", "torch", "openvino", "cuda"}
         What runs the encoders; see `models.engines`.
-    runs_dir, models_dir : Path
-        Where runs and heads are kept.
+    runs_dir, stacks_dir, models_dir : Path
+        Where runs, z-stacks and heads are kept.
     """
 
     name: str
@@ -174,6 +175,7 @@ class Rig:
     scorer: str | None
     engine: EngineName
     runs_dir: Path
+    stacks_dir: Path
     models_dir: Path
 
     def objective_for(self, label: str | None) -> Objective:
@@ -266,6 +268,7 @@ def _rig(file: RigFile, path: Path) -> Rig:
         scorer=file.scorer,
         engine=file.engine,
         runs_dir=here / file.runs_dir if file.runs_dir else data / "runs",
+        stacks_dir=here / file.stacks_dir if file.stacks_dir else data / "stacks",
         models_dir=here / file.models_dir if file.models_dir else data / "models",
     )
 

@@ -3,11 +3,12 @@
 AutofocusError
 ├── ConfigError     the rig file is wrong: correct it and start again
 ├── RequestError    what was asked for cannot be done on this rig (HTTP 422)
-├── BusyError       another run has the microscope (HTTP 409)
+├── BusyError       another run or z-stack has the microscope (HTTP 409)
 ├── RunNotFound     no run has this id (HTTP 404)
+├── StackNotFound   no z-stack has this id (HTTP 404)
 ├── DataError       images, labels or features that no head can be made of (HTTP 422)
 ├── UploadTooLarge  a request body beyond the limit (HTTP 413)
-└── StorageError    the folder of runs cannot be written (HTTP 507)
+└── StorageError    a folder of runs or z-stacks cannot be written (HTTP 507)
 
 A verdict other than ``locked`` is an answer, never one of these.
 """
@@ -26,23 +27,30 @@ class RequestError(AutofocusError):
 
 
 class BusyError(AutofocusError):
-    """Another run has the microscope.
+    """Another run or z-stack has the microscope.
 
     Parameters
     ----------
-    run_id : str
-        The run to wait for or to abort.
+    run_id, stack_id : str, optional
+        What to wait for or to abort; one of the two.
     """
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str | None = None, *, stack_id: str | None = None) -> None:
         super().__init__(
             f"run {run_id} has the microscope; wait for it or abort it with DELETE /runs/{run_id}"
+            if run_id
+            else f"z-stack {stack_id} has the microscope; wait for it or end it with POST /stop"
         )
         self.run_id = run_id
+        self.stack_id = stack_id
 
 
 class RunNotFound(AutofocusError):  # noqa: N818 - reads as what happened
     """No run has this id."""
+
+
+class StackNotFound(AutofocusError):  # noqa: N818 - reads as what happened
+    """No z-stack has this id, or it has no images."""
 
 
 class DataError(AutofocusError):
@@ -54,4 +62,4 @@ class UploadTooLarge(AutofocusError):  # noqa: N818 - reads as what happened
 
 
 class StorageError(AutofocusError):
-    """The folder of runs cannot be written: free the disk, or name another folder."""
+    """A folder of results cannot be written: free the disk, or name another folder."""

@@ -470,6 +470,8 @@ class Problem(Answer):
     """The path that was asked for."""
     run_id: str | None = None
     """The run that has the microscope."""
+    stack_id: str | None = None
+    """The z-stack that has the microscope."""
     errors: list[dict[str, str]] | None = None
     """For a malformed request: `where` and `what`, one entry a mistake."""
 

@@ -20,6 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 # Error class -> status, short name on the wire. A subclass that is absent answers as its base.
 TABLE: dict[type[Exception], tuple[int, str]] = {
     errors.RunNotFound: (404, "run-not-found"),
+    errors.StackNotFound: (404, "stack-not-found"),
     errors.BusyError: (409, "busy"),
     errors.UploadTooLarge: (413, "upload-too-large"),
     errors.RequestError: (422, "refused-by-rig"),
@@ -69,8 +70,9 @@ def problem_of(error: Exception) -> Problem:
     """The problem document of one of our errors."""
     kind = next(cls for cls in type(error).__mro__ if cls in TABLE)
     status, name = TABLE[kind]
-    run_id = error.run_id if isinstance(error, errors.BusyError) else None
-    return make(status, name, str(error), run_id=run_id)
+    if isinstance(error, errors.BusyError):
+        return make(status, name, str(error), run_id=error.run_id, stack_id=error.stack_id)
+    return make(status, name, str(error))
 
 
 def make(status: int, name: str, detail: str, **extra: Any) -> Problem:
@@ -81,14 +83,15 @@ def make(status: int, name: str, detail: str, **extra: Any) -> Problem:
 
 
 _DESCRIPTIONS = {
-    404: "No run has this id.",
-    409: "Another run has the microscope (`run_id` says which), or moves were stopped.",
+    404: "Nothing has this id or name.",
+    409: "A run or z-stack has the microscope (`run_id` or `stack_id` says which), or moves were "
+    "stopped.",
     413: "The request has more bytes than the service takes.",
     422: "A value that is malformed, not a finite number, or that this rig must refuse.",
     500: "A rig file, model file or program at fault; the server's log has more.",
     503: "The hardware reported a fault; the stage was put back where that was possible.",
     504: "A device did not answer in time.",
-    507: "The folder of runs cannot be written.",
+    507: "The folder of results cannot be written.",
 }
 
 

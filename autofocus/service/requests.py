@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from autofocus.focus import FocusRequest
+from autofocus.stacks import StackRequest
 from devices import AcquisitionSettings, Roi
 
 
@@ -104,6 +105,46 @@ class AutofocusBody(SearchBody):
 
     wait: bool = True
     """`true`: answer when the run is over. `false`: answer 202 and where to look."""
+
+
+class StackBody(CameraBody):
+    """A z-stack around where the stage is; everything may be left out."""
+
+    half_range_um: float | None = Field(default=None, gt=0)
+    """How far to go to each side, um."""
+    half_range_dof: float | None = Field(default=None, gt=0)
+    """The same in depths of field, by default 10; give one of the two."""
+    step_um: float | None = Field(default=None, gt=0)
+    """Distance between planes, um."""
+    step_dof: float | None = Field(default=None, gt=0)
+    """The same in depths of field, by default 0.5; give one of the two."""
+    wait: bool = True
+    """`true`: answer when the stack is complete. `false`: answer 202 and where to look."""
+
+    def stack_request(self) -> StackRequest:
+        """The same request inside the service."""
+        return StackRequest(
+            half_range_um=self.half_range_um,
+            half_range_dof=self.half_range_dof,
+            step_um=self.step_um,
+            step_dof=self.step_dof,
+            camera=self.settings(),
+        )
+
+
+class LabelBody(Request):
+    """Where a z-stack is in focus: as a person sees it, or as the teachers find it."""
+
+    z_um: float | None = None
+    """In-focus plane as you see it, um, within the stack."""
+    teacher: bool = False
+    """`true`: ask the classical measures instead."""
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelBody:
+        if (self.z_um is None) != self.teacher:
+            raise ValueError("give either z_um, or teacher: true")
+        return self
 
 
 class MoveBody(Request):

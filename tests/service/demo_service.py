@@ -25,7 +25,13 @@ START_UM = 8.5
 
 
 def demo_rig(runs_dir: Path) -> Rig:
-    return replace(load_rig(), runs_dir=runs_dir, scorer="tenengrad")
+    return replace(
+        load_rig(),
+        runs_dir=runs_dir,
+        stacks_dir=runs_dir / "stacks",
+        models_dir=runs_dir / "models",
+        scorer="tenengrad",
+    )
 
 
 @contextmanager
