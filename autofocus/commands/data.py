@@ -33,6 +33,7 @@ from autofocus.training.stack_index import (
     read_index,
     write_index,
 )
+from autofocus.training.tables import common_folder
 from autofocus.training.training_rows import read_scores
 
 app = typer.Typer(help="Index, label and check a lab's own z-stacks.")
@@ -123,7 +124,12 @@ def check(
 
     The exit code is 1 when something was found.
     """
-    stacks = by_stack(read_index(images, root=root))
+    planes = read_index(images, root=root)
+    if out is not None and out.resolve().is_relative_to(common_folder([p.path for p in planes])):
+        raise typer.BadParameter(
+            "a folder among the images would be taken for a stack next time", param_hint="--out"
+        )
+    stacks = by_stack(planes)
     labels = read_scores(scores, target=target, root=root) if scores else {}
     console = Console(stderr=True, quiet=as_json)
     checked = []

@@ -137,7 +137,9 @@ def _print(head: Head, found: StackPrediction) -> None:
         "score",
         "|d| DOF",
         "flags",
-        title=f"{found.title}, head {head.manifest.title}: best of {len(found.planes)} planes",
+        title=escape(
+            f"{found.title}, head {head.manifest.title}: best of {len(found.planes)} planes"
+        ),
     )
     for each in found.ranking[:_SHOWN]:
         table.add_row(

@@ -131,7 +131,8 @@ def index_stacks(root: Path, source: ZSource | None = None) -> tuple[IndexedStac
     Parameters
     ----------
     root : Path
-        Folder or TIFF file. Files and folders whose names begin with a dot are left out.
+        Folder or TIFF file. Files and folders whose names begin with a dot are left out, and, in a
+        folder with TIFF files, images of other kinds.
     source : ZSource, optional
         Where z comes from.
 
@@ -249,8 +250,10 @@ def _within(folder: Path) -> list[Path]:
 
 def _images(folder: Path) -> list[Path]:
     files = (path for path in folder.iterdir() if path.suffix.lower() in _IMAGES)
-    shown = (path for path in files if path.is_file() and not path.name.startswith("."))
-    return sorted(shown, key=lambda path: natural_key(path.name))
+    shown = [path for path in files if path.is_file() and not path.name.startswith(".")]
+    # Beside TIFF planes, other images are pictures of them: previews, curves.
+    planes = [path for path in shown if path.suffix.lower() in _TIFF] or shown
+    return sorted(planes, key=lambda path: natural_key(path.name))
 
 
 def _hidden(path: Path, root: Path) -> bool:

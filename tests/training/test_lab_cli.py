@@ -202,6 +202,7 @@ def test_windows_paths_go_the_whole_way(autofocus, lab: Path, tmp_path: Path) ->
         (["data", "index", "{mute}", "-o", "x.csv"], "the z of stack . (p1.tif, p2.tif, ...)"),
         (["data", "label", "{mute}", "-o", "x.csv", "--z-step", "1"], "--in-focus"),
         (["data", "label", "{mute}", "-o", "x.csv", "--teacher", "--in-focus", "y"], "either"),
+        (["data", "check", "{good}", "-o", "mute/sheets"], "among the images"),
         (["features", "--images", "absent.csv", "-o", "f.npz"], "absent.csv"),
         (["features", "--images", "{csv}", "-o", "f.npz"], "none of 1 planes"),
         (["features", "--images", "{csv}", "-o", "f.npz", "--patch-size", "50"], "multiple of 64"),
@@ -219,7 +220,8 @@ def test_says_what_is_wrong_and_ends_with_2(
     for n in (1, 2):
         tifffile.imwrite(f"mute/p{n}.tif", np.zeros((8, 8), np.uint8))
     Path("i.csv").write_text("image_path\ngone.tif\n", encoding="utf-8")
-    places = {"{mute}": "mute", "{csv}": "i.csv"}
+    Path("good.csv").write_text("image_path\nmute/p1.tif\n", encoding="utf-8")
+    places = {"{mute}": "mute", "{csv}": "i.csv", "{good}": "good.csv"}
     code, out, err = autofocus(*(places.get(each, each) for each in arguments))
     assert (code, out) == (2, "")
     assert says in err

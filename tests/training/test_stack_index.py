@@ -168,3 +168,11 @@ def test_a_table_that_names_a_plane_twice_is_refused(tmp_path: Path) -> None:
         csv.writer(file).writerows([["image_path"], *([path] for path in paths)])
     with pytest.raises(DataError, match="2 times"):
         read_index(table)
+
+
+def test_pictures_beside_tiff_planes_and_hidden_files_are_no_planes(tmp_path: Path) -> None:
+    touch(tmp_path / "S1", "z0.tif", "z1.TIFF", "._z2.tif")
+    touch(tmp_path / ".trash", "z0.tif")
+    (tmp_path / "S1" / "curve.png").write_bytes(b"any")
+    (stack,) = index_stacks(tmp_path)
+    assert [plane.path.name for plane in stack.planes] == ["z0.tif", "z1.TIFF"]
