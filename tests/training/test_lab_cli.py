@@ -15,6 +15,7 @@ import tifffile
 from lab_stacks import write_stack
 
 from autofocus.cli import main
+from models.checkpoints import BRANCHES
 from models.registry import Registry, builtin_folder
 
 Z_UM = range(-6, 7)
@@ -122,6 +123,19 @@ def test_predict_from_features_says_the_same_as_from_the_stack(
     assert [plane["score"] for plane in by_file["planes"]] == pytest.approx(
         [plane["score"] for plane in by_stack["planes"]], abs=1e-5
     )
+
+
+def test_encoders_may_be_two_files_and_a_head_belongs_to_those_it_was_fitted_on(
+    autofocus, trained: Path, lab: Path
+) -> None:
+    content, quality = (builtin_folder() / "compact" / f"{b}.safetensors" for b in BRANCHES)
+    stack = ("predict", "--head", trained, "--stack", lab / "day 1" / "S000")
+    files = ("--content-ckpt", content, "--quality-ckpt", quality)
+    assert autofocus(*stack, *files)[:2] == autofocus(*stack)[:2]
+    swapped = ("--content-ckpt", quality, "--quality-ckpt", content)
+    code, out, err = autofocus(*stack, *swapped)
+    assert (code, out) == (2, "")
+    assert "content_sha256" in err
 
 
 def test_predict_of_names_without_z_says_so_and_that_the_peak_is_at_the_edge(
