@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from models.encoders import for_inference
+from models.encoders import Layout, for_inference
 from models.errors import EngineError
 
 EngineName = Literal["torch", "openvino", "cuda"]
@@ -47,8 +47,11 @@ class Engine:
         return _Torch(for_inference(encoder).to(device), device)
 
 
-def choose_engine(choice: EngineChoice = "auto") -> Engine:
-    """Return the engine asked for; ``auto`` takes CUDA, then OpenVINO, then torch.
+def choose_engine(choice: EngineChoice = "auto", layout: Layout = "published") -> Engine:
+    """Return the engine asked for, or with ``auto`` the best one here for encoders of this layout.
+
+    ``auto`` takes CUDA, then OpenVINO, then torch; for the compact layout never OpenVINO, whose
+    conversion takes longer than a run on such small networks saves.
 
     Raises
     ------
@@ -64,6 +67,8 @@ def choose_engine(choice: EngineChoice = "auto") -> Engine:
         return Engine(choice, "asked for")
     if torch.cuda.is_available():
         return Engine("cuda", f"auto: {torch.cuda.get_device_name()} is there")
+    if layout == "compact":
+        return Engine("torch", "auto: no CUDA device, and small networks are not worth converting")
     if _has_openvino():
         return Engine("openvino", "auto: no CUDA device, and openvino is installed")
     return Engine("torch", "auto: no CUDA device, and openvino is not installed")

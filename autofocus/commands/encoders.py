@@ -22,4 +22,4 @@ def extractor_for(
     if content is None or quality is None:
         return registry_of(rig).load_extractor(f"reiqa-{settings.layout}", settings)
     load = load_published_encoder if settings.layout == "published" else load_compact_encoder
-    return ReIQA(load(content), load(quality), settings, choose_engine(rig.engine))
+    return ReIQA(load(content), load(quality), settings, choose_engine(rig.engine, settings.layout))

@@ -40,8 +40,9 @@ def list_models(config: ConfigFile = None) -> None:
         )
     console = Console()
     console.print(table)
-    engine = choose_engine(rig.engine)
-    _print(console, f"engine {engine.name} ({engine.reason})")
+    for layout in ("compact", "published"):
+        engine = choose_engine(rig.engine, layout)
+        _print(console, f"engine of {layout} encoders: {engine.name} ({engine.reason})")
     _print(console, f"own models go to {rig.models_dir}")
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.encoders import CompactEncoder, resnet50_encoder
-from models.engines import choose_engine
+from models.engines import available_engines, choose_engine
 from models.errors import EngineError
 
 
@@ -58,10 +58,17 @@ def test_what_openvino_compiled_can_go_to_another_process(encoder, patches):
     assert torch.equal(pickle.loads(pickle.dumps(run))(patches), wanted)
 
 
-def test_auto_says_why():
-    engine = choose_engine("auto")
+@pytest.mark.parametrize("layout", ["published", "compact"])
+def test_auto_says_why(layout):
+    engine = choose_engine("auto", layout)
     assert engine.reason.startswith("auto: ")
     assert engine.name == "cuda" or "no CUDA device" in engine.reason
+    assert engine.name in available_engines()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_auto_converts_no_small_networks():
+    assert choose_engine("auto", "compact").name == "torch"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
