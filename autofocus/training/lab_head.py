@@ -211,7 +211,8 @@ def _fit(rows: TrainingRows, features: Float64, report: Report) -> Head:
 def _label(rows: TrainingRows, options: TrainingOptions) -> Label:
     if options.target != TARGET:
         return Label(rows.sigma_um, unit="um", kind=f"column {options.target}")
-    if options.dof_um is None:
+    # A ranking puts planes of one stack in order; 1 need not be sharp on the next specimen.
+    if options.dof_um is None or options.loss == "ranking":
         return Label(rows.sigma_um, unit="um")
     return Label(rows.sigma_um / options.dof_um)
 

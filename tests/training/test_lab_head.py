@@ -194,8 +194,10 @@ def test_what_is_saved_predicts_the_same(tmp_path: Path, rows: TrainingRows, los
     row = rows.table.features[8]
     assert read.predict(row) == head.predict(row)
     assert read.predict(row).score > read.predict(rows.table.features[0]).score
-    assert read.manifest.label.sigma == pytest.approx(SIGMA_UM / 1.5)
-    assert read.manifest.label.absolute
+    assert read.manifest.label.absolute == (loss != "ranking")
+    assert read.manifest.label.sigma == pytest.approx(
+        SIGMA_UM / 1.5 if read.manifest.label.absolute else SIGMA_UM
+    )
     assert read.manifest.outputs == ("score", "defocus_dof")
     assert read.manifest.report["leave_one_stack_out"]["stacks"] == 4
     other = replace(rows.table, quality_sha256="x" * 64)
