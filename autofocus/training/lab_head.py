@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autofocus.training.default_head import SIGMA_DOF
 from autofocus.training.leave_one_out import (
     LeftOut,
     Spread,
@@ -47,8 +48,8 @@ class TrainingOptions:
     alpha : float or None
         Strength of the ridge; None chooses on left-out stacks, inside each fold.
     dof_um : float or None
-        Depth of field. With it scores compare between objectives and the head also estimates the
-        distance to focus.
+        Depth of field. With it the head also estimates the distance to focus, and scores compare
+        between objectives if the label falls to 0.5 within two depths of field.
     """
 
     name: str
@@ -211,10 +212,18 @@ def _fit(rows: TrainingRows, features: Float64, report: Report) -> Head:
 def _label(rows: TrainingRows, options: TrainingOptions) -> Label:
     if options.target != TARGET:
         return Label(rows.sigma_um, unit="um", kind=f"column {options.target}")
-    # A ranking puts planes of one stack in order; 1 need not be sharp on the next specimen.
-    if options.dof_um is None or options.loss == "ranking":
+    if options.dof_um is None or not _absolute(options, rows.sigma_um / options.dof_um):
         return Label(rows.sigma_um, unit="um")
     return Label(rows.sigma_um / options.dof_um)
+
+
+def _absolute(options: TrainingOptions, sigma_dof: float) -> bool:
+    """Whether a search may take a low score for out of focus.
+
+    It expects 0.5 at two depths of field at most; a wider label would let it lock farther away. A
+    ranking puts planes of one stack in order, and 1 need not be sharp on the next specimen.
+    """
+    return options.loss != "ranking" and sigma_dof <= 1.001 * SIGMA_DOF
 
 
 def _defocus_dof(rows: TrainingRows, dof_um: float | None) -> Float64 | None:

@@ -205,6 +205,14 @@ def test_what_is_saved_predicts_the_same(tmp_path: Path, rows: TrainingRows, los
         load_head(tmp_path / "head", extractor=other)
 
 
+@pytest.mark.parametrize(("dof_um", "absolute"), [(0.9, False), (1.0, True), (4.0, True)])
+def test_a_wide_label_is_not_called_absolute(
+    rows: TrainingRows, dof_um: float, absolute: bool
+) -> None:
+    head, _ = train(rows, TrainingOptions("lab", dof_um=dof_um))
+    assert head.manifest.label.absolute == absolute
+
+
 def test_without_a_depth_of_field_scores_do_not_claim_to_compare(rows: TrainingRows) -> None:
     head, _ = train(rows, TrainingOptions("lab"))
     assert (head.manifest.label.unit, head.manifest.outputs) == ("um", ("score",))
