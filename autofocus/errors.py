@@ -6,6 +6,8 @@ AutofocusError
 ├── BusyError       another run or z-stack has the microscope (HTTP 409)
 ├── RunNotFound     no run has this id (HTTP 404)
 ├── StackNotFound   no z-stack has this id (HTTP 404)
+├── HeadNotFound    no head has this name (HTTP 404)
+├── FittingBusy     another head is being fitted (HTTP 409)
 ├── DataError       images, labels or features that no head can be made of (HTTP 422)
 ├── UploadTooLarge  a request body beyond the limit (HTTP 413)
 └── StorageError    a folder of runs or z-stacks cannot be written (HTTP 507)
@@ -51,6 +53,14 @@ class RunNotFound(AutofocusError):  # noqa: N818 - reads as what happened
 
 class StackNotFound(AutofocusError):  # noqa: N818 - reads as what happened
     """No z-stack has this id, or it has no images."""
+
+
+class HeadNotFound(AutofocusError):  # noqa: N818 - reads as what happened
+    """No head has this name."""
+
+
+class FittingBusy(AutofocusError):  # noqa: N818 - reads as what happened
+    """Another head is being fitted; says which."""
 
 
 class DataError(AutofocusError):

@@ -2,17 +2,107 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
+from pathlib import Path
 
 from autofocus.config import Rig
+from autofocus.errors import StorageError
 from models.classical import DEFAULT_MEASURE
+from models.errors import HeadError
 from models.registry import DEFAULT_HEAD, Registry, builtin_folder
 from models.scorer import Scorer
 
 DEFAULT_SCORER = "reiqa-compact"
+ACTIVE_FILE = "active.json"
 
 LoadScorer = Callable[[str | None, str | None], Scorer]
+
+_KEPT = 16
+
+
+class ActiveHead:
+    """Which head of `DEFAULT_SCORER` is used where none is named: ``active.json``, read each time.
+
+    Parameters
+    ----------
+    folder : Path
+        The rig's folder of models.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ACTIVE_FILE
+
+    @property
+    def name(self) -> str:
+        """The head in use; the one that came with the program until another was put."""
+        return self._read("head")
+
+    @property
+    def previous(self) -> str:
+        """The head that was in use before, to put back."""
+        return self._read("previous")
+
+    def put(self, name: str) -> None:
+        """Use another head from now on, also after a restart.
+
+        Raises
+        ------
+        StorageError
+            When it cannot be written; the head in use stays.
+        """
+        values = {"head": name, "previous": self.name}
+        if name == self.name:
+            return
+        draft = self.path.with_name(f"{self.path.name}.part")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(values), encoding="utf-8")
+            draft.replace(self.path)
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error}") from error
+
+    def _read(self, key: str) -> str:
+        try:
+            return str(json.loads(self.path.read_text(encoding="utf-8"))[key])
+        except FileNotFoundError:
+            return DEFAULT_HEAD
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise HeadError(
+                f"{self.path} does not say which head is in use ({error!r}); delete it to use the "
+                "one that came with the program"
+            ) from error
+
+
+class Scorers:
+    """Loads scorers by (name, head), each once; None means the rig's default.
+
+    The default is the rig file's ``scorer``, else the learned score, else, where no encoders are
+    installed, the default classical measure. Of the learned score it is the active head.
+
+    Parameters
+    ----------
+    registry : Registry
+        What is installed.
+    active : ActiveHead
+        Which head is in use.
+    default : str
+        Name of the scorer where none is asked for.
+    """
+
+    def __init__(self, registry: Registry, active: ActiveHead, default: str) -> None:
+        self.registry = registry
+        self.active = active
+        self.default = default
+        self._load = lru_cache(_KEPT)(registry.load_scorer)
+
+    def __call__(self, name: str | None, head: str | None) -> Scorer:
+        """Load a scorer; see `models.registry.Registry.load_scorer`."""
+        name = name or self.default
+        if head is None:
+            head = self.active.name if name == DEFAULT_SCORER else DEFAULT_HEAD
+        return self._load(name, head)
 
 
 def registry_of(rig: Rig) -> Registry:
@@ -20,22 +110,10 @@ def registry_of(rig: Rig) -> Registry:
     return Registry([builtin_folder(), rig.models_dir], rig.engine)
 
 
-def scorers_of(rig: Rig) -> LoadScorer:
-    """Load scorers by (name, head), each once; None means the rig's default.
-
-    The default is the rig file's ``scorer``, else the learned score, else, where no encoders are
-    installed, the default classical measure.
-    """
+def scorers_of(rig: Rig) -> Scorers:
+    """The scorers of a rig."""
     registry = registry_of(rig)
-
-    @cache
-    def load_once(name: str, head: str) -> Scorer:
-        return registry.load_scorer(name, head)
-
-    def load(name: str | None, head: str | None) -> Scorer:
-        return load_once(name or default_scorer(rig, registry), head or DEFAULT_HEAD)
-
-    return load
+    return Scorers(registry, ActiveHead(rig.models_dir), default_scorer(rig, registry))
 
 
 def default_scorer(rig: Rig, registry: Registry) -> str:

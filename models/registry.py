@@ -180,20 +180,32 @@ class Registry:
         layout, folder = self._require(name)
         pair = load_encoders(folder)
         settings = settings or ExtractorSettings(layout=layout)
-        return ReIQA(pair.content, pair.quality, settings, choose_engine(self.engine))
+        return ReIQA(pair.content, pair.quality, settings, choose_engine(self.engine, layout))
 
-    def _load_learned(self, name: str, head: str) -> ReIQAScorer:
+    def head_folder(self, name: str, head: str) -> Path:
+        """Where a head is; see `models.head`.
+
+        Raises
+        ------
+        UnknownScorer, HeadError
+            When there is no such scorer, or it has no such head.
+        """
         layout, _ = self._require(name)
         heads = self._heads(layout)
         if head not in heads:
             raise HeadError(
                 f"{name} has no head {head!r}, only {sorted(heads)}; fit one on labelled z-stacks"
             )
-        settings = read_head_manifest(heads[head]).settings
+        return heads[head]
+
+    def _load_learned(self, name: str, head: str) -> ReIQAScorer:
+        layout, _ = self._require(name)
+        folder = self.head_folder(name, head)
+        settings = read_head_manifest(folder).settings
         if settings.layout != layout:
-            raise HeadError(f"{heads[head]} was fitted on the {settings.layout} layout")
+            raise HeadError(f"{folder} was fitted on the {settings.layout} layout")
         extractor = self.load_extractor(name, settings)
-        fitted: Head = load_head(heads[head], extractor=extractor)
+        fitted: Head = load_head(folder, extractor=extractor)
         return ReIQAScorer(extractor, fitted, ClassicalScorer(DEFAULT_MEASURE))
 
     def _ensembles(self) -> Sequence[Path]:

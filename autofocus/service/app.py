@@ -14,8 +14,9 @@ from fastapi_offline import FastAPIOffline
 from autofocus import __version__
 from autofocus.conductor import Conductor
 from autofocus.config import Rig
+from autofocus.heads import Heads
 from autofocus.runs import RunStore
-from autofocus.scorers import LoadScorer
+from autofocus.scorers import Scorers
 from autofocus.service import problems, routes
 from autofocus.service.access import LocalPagesOnly, OwnFilesOnly, token_required
 from autofocus.service.uploads import MAX_UPLOAD_BYTES, Uploads
@@ -26,7 +27,8 @@ Focuses a Micro-Manager microscope and says whether it can prove it.
 
 **First steps.** `GET /microscope` shows what is connected. `POST /autofocus/plan` says where a run
 would go without moving anything. `POST /autofocus` focuses. `POST /stop` halts everything.
-`POST /score` scores images that were taken elsewhere.
+`POST /score` scores images that were taken elsewhere. `POST /stacks`, `PUT /stacks/{id}/label`,
+`POST /heads` and `PUT /heads/active` make a score of your own specimens and use it.
 
 Lengths are in um, exposures in ms. A focus `score` is higher the sharper the image. Errors are
 `application/problem+json`; branch on their `type`.
@@ -36,7 +38,7 @@ Lengths are in um, exposures in ms. A focus `score` is higher the sharper the im
 def create_app(
     rig: Rig,
     microscope: Microscope,
-    load_scorer: LoadScorer,
+    scorers: Scorers,
     runs: RunStore,
     *,
     token: str | None = None,
@@ -50,8 +52,8 @@ def create_app(
         What the microscope is and may do.
     microscope : Microscope
         Open; nobody else may use it from now on.
-    load_scorer : callable of (scorer, head) -> Scorer
-        Names as in a request; None for the default.
+    scorers : Scorers
+        Who may score; the head in use is theirs.
     runs : RunStore
         Where runs are kept.
     token : str, optional
@@ -60,11 +62,13 @@ def create_app(
     max_upload_bytes : int
         Largest request with a file in it.
     """
-    conductor = Conductor(rig, microscope, load_scorer, runs)
+    conductor = Conductor(rig, microscope, scorers, runs)
+    heads = Heads(rig, conductor, scorers)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await run_in_threadpool(heads.close)
         await run_in_threadpool(conductor.close)
 
     app = FastAPIOffline(
@@ -76,6 +80,7 @@ def create_app(
         swagger_ui_parameters={"validatorUrl": None, "displayRequestDuration": True},
     )
     app.state.conductor = conductor
+    app.state.heads = heads
     app.state.uploads = Uploads(max_upload_bytes)
     guarded = [Depends(token_required(token))] if token else []
     for router in routes.GUARDED:

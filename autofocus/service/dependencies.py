@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from autofocus.conductor import Conductor
+from autofocus.heads import Heads
 
 
 def _conductor(request: Request) -> Conductor:
@@ -14,4 +15,10 @@ def _conductor(request: Request) -> Conductor:
     return conductor
 
 
+def _heads(request: Request) -> Heads:
+    heads: Heads = request.app.state.heads
+    return heads
+
+
+TheHeads = Annotated[Heads, Depends(_heads)]
 TheConductor = Annotated[Conductor, Depends(_conductor)]

@@ -21,7 +21,9 @@ MEDIA_TYPE = "application/problem+json"
 TABLE: dict[type[Exception], tuple[int, str]] = {
     errors.RunNotFound: (404, "run-not-found"),
     errors.StackNotFound: (404, "stack-not-found"),
+    errors.HeadNotFound: (404, "head-not-found"),
     errors.BusyError: (409, "busy"),
+    errors.FittingBusy: (409, "head-being-fitted"),
     errors.UploadTooLarge: (413, "upload-too-large"),
     errors.RequestError: (422, "refused-by-rig"),
     errors.DataError: (422, "training-data"),

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from autofocus.focus import FocusRequest
+from autofocus.heads import HeadRequest
 from autofocus.stacks import StackRequest
 from devices import AcquisitionSettings, Roi
 
@@ -145,6 +146,31 @@ class LabelBody(Request):
         if (self.z_um is None) != self.teacher:
             raise ValueError("give either z_um, or teacher: true")
         return self
+
+
+class HeadBody(Request):
+    """A head to fit on labelled z-stacks; everything may be left out."""
+
+    name: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    """Of the new head, in small letters; by default `lab-` and the time."""
+    stacks: list[str] | None = Field(default=None, max_length=1000)
+    """Ids of the z-stacks; by default all that are labelled."""
+    alpha: float | None = Field(default=None, gt=0)
+    """Strength of the ridge; by default what does best on stacks left out of the fit."""
+    wait: bool = False
+    """`true`: answer when the head is fitted. `false`: answer 202 and where to look."""
+
+    def head_request(self) -> HeadRequest:
+        """The same request inside the service."""
+        stacks = None if self.stacks is None else tuple(self.stacks)
+        return HeadRequest(self.name, stacks, self.alpha)
+
+
+class ActiveHeadBody(Request):
+    """Which head to use where none is named."""
+
+    name: str
+    """Of the head: one of `GET /heads`; `default` came with the program."""
 
 
 class MoveBody(Request):

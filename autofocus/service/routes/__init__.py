@@ -1,6 +1,15 @@
 """One file per resource."""
 
-from autofocus.service.routes import autofocus, health, microscope, runs, score, stacks, stage
+from autofocus.service.routes import (
+    autofocus,
+    heads,
+    health,
+    microscope,
+    runs,
+    score,
+    stacks,
+    stage,
+)
 
 GUARDED = (
     autofocus.router,
@@ -9,5 +18,6 @@ GUARDED = (
     microscope.router,
     score.router,
     stacks.router,
+    heads.router,
 )
 OPEN = health.router
