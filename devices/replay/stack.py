@@ -156,7 +156,7 @@ def _load_file(file: Path) -> Stack:
             series = tiff.series[0]
             planes, axes = series.asarray(), series.axes
             z_um = _ome_positions(tiff) if tiff.is_ome else _imagej_positions(tiff)
-    except (OSError, ValueError, IndexError, RuntimeError, tifffile.TiffFileError) as error:
+    except Exception as error:  # whatever a damaged file makes its decoder stumble over
         raise DeviceConfigError(f"{file} cannot be read as a TIFF z-stack: {error}") from error
     planes = _z_first(planes, axes, file)
     if z_um is not None and len(z_um) != len(planes):

@@ -310,3 +310,17 @@ def test_a_stack_that_vanished_names_the_stage(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DeviceConfigError, match="'Z'"):
         load_core(config)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("kept", [0.02, 0.9])
+def test_a_tiff_that_was_cut_short_is_refused_with_its_name(tmp_path, compression, kept):
+    whole = tmp_path / "whole.tif"
+    frames = np.random.default_rng(0).integers(0, 4000, (5, 64, 64)).astype(np.uint16)
+    tifffile.imwrite(whole, frames, compression=compression)
+    content = whole.read_bytes()
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(content[: int(kept * len(content))])
+
+    with pytest.raises(DeviceConfigError, match=r"cut\.tif"):
+        load_stack(cut)
