@@ -20,7 +20,8 @@ from devices import (
     MoveFailed,
 )
 
-HALF_RANGE_DOF = 10.0
+# A head knows only what it was shown: runs begin this far from focus, and further.
+HALF_RANGE_DOF = 20.0
 STEP_DOF = 0.5
 LEAST_PLANES = 3
 MOST_PLANES = 301

@@ -114,7 +114,7 @@ class StackBody(CameraBody):
     half_range_um: float | None = Field(default=None, gt=0)
     """How far to go to each side, um."""
     half_range_dof: float | None = Field(default=None, gt=0)
-    """The same in depths of field, by default 10; give one of the two."""
+    """The same in depths of field, by default 20; give one of the two."""
     step_um: float | None = Field(default=None, gt=0)
     """Distance between planes, um."""
     step_dof: float | None = Field(default=None, gt=0)

@@ -21,7 +21,7 @@ from autofocus.stack_store import StackRecord
 router = APIRouter(tags=["stacks"])
 
 _STACK_EXAMPLES: dict[str, Any] = {
-    "10 depths of field to each side": {"value": {}},
+    "20 depths of field to each side": {"value": {}},
     "11 planes, 1 um apart": {"value": {"half_range_um": 5.0, "step_um": 1.0}},
     "a region in another exposure": {
         "value": {
