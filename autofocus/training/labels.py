@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from autofocus.errors import DataError
-from autofocus.training.stack_index import IndexedStack, plane_key, read_plane
+from autofocus.training.stack_index import IndexedStack, plane_key, read_stack
 from autofocus.training.tables import PATH_COLUMN, Row, locate, read_table, write_table
 from models.classical import MEASURES, compare_on_stack
 from models.errors import ImageError
@@ -122,7 +122,7 @@ def by_teachers(stack: IndexedStack, *, sigma_um: float) -> Judgement:
     if len(z_um) < 3:
         return Judgement(stack.name, None, f"{len(z_um)} planes are too few for teachers", {})
     try:
-        scores = compare_on_stack([read_plane(plane) for plane in stack.planes])
+        scores = compare_on_stack(read_stack(stack))
     except (DataError, ImageError) as error:
         return Judgement(stack.name, None, str(error), {})
     votes = {

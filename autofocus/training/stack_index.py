@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -215,6 +216,12 @@ def read_plane(plane: Plane) -> NDArray[np.generic]:
         When the file is absent or damaged, or holds another number of planes than expected.
     """
     return read_file(plane.path, [plane])[0]
+
+
+def read_stack(stack: IndexedStack) -> list[NDArray[np.generic]]:
+    """Pixels of all planes of a stack, every file opened once; see `read_plane`."""
+    by_file = groupby(stack.planes, key=lambda plane: plane.path)
+    return [image for path, planes in by_file for image in read_file(path, list(planes))]
 
 
 def read_file(path: Path, planes: Sequence[Plane]) -> list[NDArray[np.generic]]:
