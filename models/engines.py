@@ -50,8 +50,8 @@ class Engine:
 def choose_engine(choice: EngineChoice = "auto", layout: Layout = "published") -> Engine:
     """Return the engine asked for, or with ``auto`` the best one here for encoders of this layout.
 
-    ``auto`` takes CUDA, then OpenVINO, then torch; for the compact layout never OpenVINO, whose
-    conversion takes longer than a run on such small networks saves.
+    ``auto`` takes CUDA, then OpenVINO, then torch; for the compact layout never OpenVINO, which is
+    no faster on such small networks and takes seconds to convert them (decision 9).
 
     Raises
     ------
