@@ -266,13 +266,11 @@ def _envelope(
             raise RequestError(f"{name} = {value} um is outside the rig's {low}..{high} um")
     low = low if request.z_min_um is None else request.z_min_um
     high = high if request.z_max_um is None else request.z_max_um
-    if limits.max_towards_um is not None and limits.towards_specimen is not None:
-        if limits.towards_specimen == "+" and start_z_um + limits.max_towards_um < high:
-            high = start_z_um + limits.max_towards_um
-            notes.append(f"at most {limits.max_towards_um} um towards the specimen: to {high:.2f}")
-        if limits.towards_specimen == "-" and start_z_um - limits.max_towards_um > low:
-            low = start_z_um - limits.max_towards_um
-            notes.append(f"at most {limits.max_towards_um} um towards the specimen: to {low:.2f}")
+    permitted_low, permitted_high = limits.permitted_um(start_z_um)
+    if permitted_low > low or permitted_high < high:
+        low, high = max(low, permitted_low), min(high, permitted_high)
+        end = low if limits.towards_specimen == "-" else high
+        notes.append(f"at most {limits.max_towards_um} um towards the specimen: to {end:.2f}")
     # The channel offset is applied after the lock and must not leave the bounds either.
     low, high = (
         max(low, low - request.channel_offset_um),

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -21,15 +18,16 @@ import tifffile
 from pydantic import TypeAdapter
 
 from autofocus import __version__
-from autofocus.errors import RunNotFound, StorageError
+from autofocus.errors import RunNotFound
 from autofocus.focus import CurvePoint, FocusRequest, FocusResult
+from autofocus.folders import is_timed, storing, timed_names, write_whole
 from devices import Frame
 
 REPORT = "report.json"
 CURVE = "curve.csv"
 FRAMES = "frames"
+_SETTING = "runs_dir"
 _CURVE_FIELDS = ("z_um", "score", "t_s", "referee", "purpose")
-_RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{6}")
 
 
 class RunStatus(str, Enum):
@@ -101,7 +99,7 @@ class RunFolder:
     def add(self, point: CurvePoint) -> None:
         """Append one reading to ``curve.csv``."""
         with (
-            _storing(self.folder),
+            storing(self.folder, setting=_SETTING),
             (self.folder / CURVE).open("a", encoding="utf-8", newline="") as file,
         ):
             csv.writer(file).writerow(_curve_row(point))
@@ -111,7 +109,7 @@ class RunFolder:
         settings = {"z_um": frame.z_um, "exposure_ms": frame.exposure_ms, "binning": frame.binning}
         frames = self.folder / FRAMES
         name = f"{index:03d}_z{frame.z_um:+.3f}.tif"
-        with _storing(frames):
+        with storing(frames, setting=_SETTING):
             frames.mkdir(exist_ok=True)
             tifffile.imwrite(frames / name, frame.image, description=json.dumps(settings))
 
@@ -149,7 +147,7 @@ class RunStore:
             When it cannot be written.
         """
         folder = self.folder / record.run_id
-        with _storing(folder):
+        with storing(folder, setting=_SETTING):
             folder.mkdir(parents=True)
             (folder / CURVE).write_bytes((",".join(_CURVE_FIELDS) + "\r\n").encode())
         _write_report(folder, record)
@@ -157,11 +155,7 @@ class RunStore:
 
     def ids(self) -> tuple[str, ...]:
         """Names of all runs, newest first."""
-        if not self.folder.is_dir():
-            return ()
-        reports = self.folder.glob(f"*/{REPORT}")
-        names = (report.parent.name for report in reports)
-        return tuple(sorted((name for name in names if _RUN_ID.fullmatch(name)), reverse=True))
+        return timed_names(self.folder, REPORT)
 
     def read(self, run_id: str) -> RunRecord:
         """Return one run that is over.
@@ -190,7 +184,7 @@ class RunStore:
             When no folder of that name exists.
         """
         folder = self.folder / run_id
-        if not _RUN_ID.fullmatch(run_id) or not (folder / REPORT).is_file():
+        if not is_timed(run_id) or not (folder / REPORT).is_file():
             raise RunNotFound(f"no run {run_id!r}; GET /runs lists them")
         return folder
 
@@ -207,20 +201,8 @@ def curve_csv(points: tuple[CurvePoint, ...]) -> str:
 
 
 def _write_report(folder: Path, record: RunRecord) -> None:
-    draft = folder / f"{REPORT}.part"
-    with _storing(folder):
-        draft.write_bytes(record_json(record))
-        draft.replace(folder / REPORT)
-
-
-@contextmanager
-def _storing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {folder}: {error}; free the disk, or set runs_dir in the rig file"
-        ) from error
+    with storing(folder, setting=_SETTING):
+        write_whole(folder / REPORT, record_json(record))
 
 
 def _curve_row(point: CurvePoint) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from autofocus.config import Rig
 from autofocus.errors import StorageError
+from autofocus.folders import write_whole
 from models.classical import DEFAULT_MEASURE
 from models.errors import HeadError
 from models.registry import DEFAULT_HEAD, Registry, builtin_folder
@@ -55,11 +56,9 @@ class ActiveHead:
         values = {"head": name, "previous": self.name}
         if name == self.name:
             return
-        draft = self.path.with_name(f"{self.path.name}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(values), encoding="utf-8")
-            draft.replace(self.path)
+            write_whole(self.path, json.dumps(values).encode())
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error}") from error
 

@@ -6,9 +6,7 @@ process died is never taken for one.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,14 +18,15 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from autofocus import __version__
-from autofocus.errors import RequestError, StackNotFound, StorageError
+from autofocus.errors import RequestError, StackNotFound
+from autofocus.folders import is_timed, storing, timed_names, write_whole
 from autofocus.runs import RunStatus
 from devices import Frame
 
 IMAGES = "stack.ome.tif"
 RECORD = "stack.json"
 LABEL = "label.json"
-_STACK_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{6}")
+_SETTING = "stacks_dir"
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ class StackStore:
             When it cannot be written.
         """
         folder = self.folder / record.stack_id
-        with _storing(folder):
+        with storing(folder, setting=_SETTING):
             folder.mkdir(parents=True)
             self._write(record)
 
@@ -164,14 +163,14 @@ class StackStore:
         """
         done = replace(record.with_frames(frames), status=RunStatus.DONE)
         folder = self.folder / record.stack_id
-        with _storing(folder):
+        with storing(folder, setting=_SETTING):
             _write_images(folder / IMAGES, done, frames)
             self._write(done)
         return done
 
     def fail(self, record: StackRecord, error: str) -> None:
         """Write what ended a stack that has no images."""
-        with _storing(self.folder / record.stack_id):
+        with storing(self.folder / record.stack_id, setting=_SETTING):
             (self.folder / record.stack_id / f"{IMAGES}.part").unlink(missing_ok=True)
             self._write(replace(record, status=RunStatus.FAILED, error=error))
 
@@ -192,16 +191,13 @@ class StackStore:
                 f"{record.z_um[0]:g} to {record.z_um[-1]:g} um"
             )
         folder = self.folder / stack_id
-        with _storing(folder):
-            _replace(folder / LABEL, _LABEL.dump_json(label, indent=2))
+        with storing(folder, setting=_SETTING):
+            write_whole(folder / LABEL, _LABEL.dump_json(label, indent=2))
         return replace(record, label=label)
 
     def ids(self) -> tuple[str, ...]:
         """Names of all stacks, newest first."""
-        if not self.folder.is_dir():
-            return ()
-        names = (record.parent.name for record in self.folder.glob(f"*/{RECORD}"))
-        return tuple(sorted((name for name in names if _STACK_ID.fullmatch(name)), reverse=True))
+        return timed_names(self.folder, RECORD)
 
     def read(self, stack_id: str) -> StackRecord:
         """Return one stack that is not being taken now.
@@ -212,7 +208,7 @@ class StackStore:
             When no folder of that name exists.
         """
         folder = self.folder / stack_id
-        if not _STACK_ID.fullmatch(stack_id) or not (folder / RECORD).is_file():
+        if not is_timed(stack_id) or not (folder / RECORD).is_file():
             raise StackNotFound(f"no z-stack {stack_id!r}; GET /stacks lists them")
         record = _RECORD.validate_json((folder / RECORD).read_bytes())
         if record.status is RunStatus.RUNNING:
@@ -254,7 +250,7 @@ class StackStore:
 
     def _write(self, record: StackRecord) -> None:
         content = _RECORD.dump_json(record, indent=2, exclude={"label"})
-        _replace(self.folder / record.stack_id / RECORD, content)
+        write_whole(self.folder / record.stack_id / RECORD, content)
 
 
 def _write_images(path: Path, record: StackRecord, frames: Sequence[Frame]) -> None:
@@ -290,19 +286,3 @@ def _write_images(path: Path, record: StackRecord, frames: Sequence[Frame]) -> N
             metadata=metadata,
         )
     partial.replace(path)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f"{path.name}.part")
-    draft.write_bytes(content)
-    draft.replace(path)
-
-
-@contextmanager
-def _storing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {folder}: {error}; free the disk, or set stacks_dir in the rig file"
-        ) from error

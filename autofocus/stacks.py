@@ -191,12 +191,7 @@ def _require_memory(
 
 
 def _require_inside(rig: Rig, z_um: list[float], *, here_um: float) -> None:
-    limits = rig.microscope
-    low, high = limits.z_min_um, limits.z_max_um
-    if limits.max_towards_um is not None and limits.towards_specimen == "+":
-        high = min(high, here_um + limits.max_towards_um)
-    if limits.max_towards_um is not None and limits.towards_specimen == "-":
-        low = max(low, here_um - limits.max_towards_um)
+    low, high = rig.microscope.permitted_um(here_um)
     if z_um[0] < low or z_um[-1] > high:
         raise RequestError(
             f"the z-stack would go from {z_um[0]:.2f} to {z_um[-1]:.2f} um, permitted from "

@@ -86,6 +86,15 @@ class MicroscopeSettings:
             if value is not None and not (_finite(value) and value >= 0):
                 raise DeviceConfigError(f"{name} = {value} must be a number, 0 or more")
 
+    def permitted_um(self, here_um: float) -> tuple[float, float]:
+        """Lowest and highest z that a run or z-stack from here may visit, um."""
+        low, high = self.z_min_um, self.z_max_um
+        if self.max_towards_um is not None and self.towards_specimen == "+":
+            high = min(high, here_um + self.max_towards_um)
+        if self.max_towards_um is not None and self.towards_specimen == "-":
+            low = max(low, here_um - self.max_towards_um)
+        return low, high
+
 
 @dataclass(frozen=True)
 class Roi:

@@ -29,7 +29,7 @@ _DEFOCUS_KINDS = 2  # without and with spherical aberration
 _SPHERICAL_WAVES = (0.0, 0.0, -0.25, 0.25)  # of real images; the sign chooses the side of focus
 _READ_NOISE = 2.0  # electrons
 _BRIGHT_FIELD = 0.4  # median of a field in transmitted light, on a scale where 1 is its brightest
-_LAMP_GAIN = 5.0  # transmitted light is not scarce: cameras are used near their full well
+LAMP_GAIN = 5.0  # transmitted light is not scarce: cameras are used near their full well
 _CONTENT_SCALES = (0.4, 1.0)  # side of a random resized crop, share of the tile
 
 
@@ -240,7 +240,7 @@ class _Camera:
         level = float(np.median(light))
         bright = (1 - level if inverted else level) > _BRIGHT_FIELD
         return cls(
-            photons=_log_uniform(20, 5000, rng) * (_LAMP_GAIN if bright else 1.0),
+            photons=_log_uniform(20, 5000, rng) * (LAMP_GAIN if bright else 1.0),
             background=_log_uniform(0.005, 0.2 if bright else 2.0, rng),
             inverted=inverted,
             lamp=_uneven_lamp(light.shape[0], rng) if rng.random() < 0.5 else None,

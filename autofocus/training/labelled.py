@@ -18,6 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import fft
 
+from autofocus.training.batches import LAMP_GAIN
 from autofocus.training.corpus import train_images
 from autofocus.training.defocus import random_objective
 from devices.simulated.optics import Objective, TransferFunctions, depth_of_field_um
@@ -30,7 +31,6 @@ Floats = NDArray[np.float32]
 EMPTY_DEFOCUS_DOF = 20.0
 _MOST_DEFOCUS_DOF = 20.0
 _SIDES_PX = (96, 192, 320, 384, 512)  # cameras are often read out in part
-_LAMP_GAIN = 5.0
 _EMPTY_KINDS = ("empty", "empty_brightfield")
 
 
@@ -96,7 +96,7 @@ class _Exposure:
     @classmethod
     def draw(cls, rng: np.random.Generator, *, transmitted: bool = False) -> _Exposure:
         """Draw one; transmitted light is not scarce, and its background is the field itself."""
-        photons = _log_uniform(rng, 20, 4000) * (_LAMP_GAIN if transmitted else 1.0)
+        photons = _log_uniform(rng, 20, 4000) * (LAMP_GAIN if transmitted else 1.0)
         haze = 0.0 if transmitted else float(rng.uniform(0, 0.5)) ** 2
         return cls(
             photons=photons,

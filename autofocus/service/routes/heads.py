@@ -15,6 +15,7 @@ from autofocus.errors import ConfigError
 from autofocus.heads import Heads
 from autofocus.scorers import DEFAULT_SCORER
 from autofocus.service.dependencies import TheConductor, TheHeads
+from autofocus.service.event_stream import event, stream
 from autofocus.service.head_answers import ActiveHeadOut, HeadList, HeadOut, StepOut
 from autofocus.service.problems import described
 from autofocus.service.requests import ActiveHeadBody, HeadBody
@@ -146,8 +147,7 @@ def draw_report(heads: TheHeads, name: str) -> Response:
 async def follow_fit(heads: TheHeads, name: str) -> StreamingResponse:
     """Send every step of the fit as it is made (server-sent events), then the whole head."""
     await run_in_threadpool(heads.show, name)
-    headers = {"Cache-Control": "no-store"}
-    return StreamingResponse(_events(heads, name), media_type="text/event-stream", headers=headers)
+    return stream(_events(heads, name))
 
 
 async def _events(heads: Heads, name: str) -> AsyncIterator[str]:
@@ -155,12 +155,11 @@ async def _events(heads: Heads, name: str) -> AsyncIterator[str]:
     while fitting and fitting.name == name and not over:
         over = fitting.done.done()  # before the steps are looked at, or the last could be missed
         for step in fitting.steps[sent:]:
-            yield f"event: step\ndata: {StepOut.model_validate(step).model_dump_json()}\n\n"
+            yield event("step", StepOut.model_validate(step))
             sent += 1
         if not over:
             await asyncio.sleep(_POLL_S)
-    head = HeadOut.of(await run_in_threadpool(heads.show, name))
-    yield f"event: done\ndata: {head.model_dump_json()}\n\n"
+    yield event("done", HeadOut.of(await run_in_threadpool(heads.show, name)))
 
 
 def _overruled(conductor: Conductor, heads: Heads) -> str | None:

@@ -15,6 +15,7 @@ from autofocus.plots import curve_png
 from autofocus.runs import RunRecord, curve_csv, record_json
 from autofocus.service.answers import CurvePointOut, RunBrief, RunList, RunOut, StopOut
 from autofocus.service.dependencies import TheConductor
+from autofocus.service.event_stream import event, stream
 from autofocus.service.problems import described
 
 router = APIRouter(tags=["runs"])
@@ -91,8 +92,8 @@ async def follow_run(conductor: TheConductor, run_id: str) -> StreamingResponse:
     """
     live = conductor.live
     if live and live.run_id == run_id:
-        return _stream(_live_events(conductor, live))
-    return _stream(_past_events(await run_in_threadpool(conductor.record, run_id)))
+        return stream(_live_events(conductor, live))
+    return stream(_past_events(await run_in_threadpool(conductor.record, run_id)))
 
 
 @router.get(
@@ -145,29 +146,20 @@ def report(conductor: TheConductor, run_id: str) -> Response:
     return Response(record_json(conductor.record(run_id)), media_type="application/json")
 
 
-def _stream(events: AsyncIterator[str]) -> StreamingResponse:
-    headers = {"Cache-Control": "no-store"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-
 async def _live_events(conductor: Conductor, live: LiveRun) -> AsyncIterator[str]:
     sent = 0
     over = False
     while not over:
         over = live.done.done()  # before the readings are looked at, or the last could be missed
         for point in live.readings[sent:]:
-            yield _event("reading", CurvePointOut.model_validate(point))
+            yield event("reading", CurvePointOut.model_validate(point))
             sent += 1
         if not over:
             await asyncio.sleep(_POLL_S)
-    yield _event("done", RunOut.of(await run_in_threadpool(conductor.record, live.run_id)))
+    yield event("done", RunOut.of(await run_in_threadpool(conductor.record, live.run_id)))
 
 
 async def _past_events(record: RunRecord) -> AsyncIterator[str]:
     for point in record.readings:
-        yield _event("reading", CurvePointOut.model_validate(point))
-    yield _event("done", RunOut.of(record))
-
-
-def _event(name: str, body: CurvePointOut | RunOut) -> str:
-    return f"event: {name}\ndata: {body.model_dump_json(by_alias=True)}\n\n"
+        yield event("reading", CurvePointOut.model_validate(point))
+    yield event("done", RunOut.of(record))
