@@ -89,6 +89,44 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Expectation:
+    """Where focus is expected, from an earlier lock or a map: a normal distribution.
+
+    Attributes
+    ----------
+    z_um : float
+        Its middle, um.
+    sigma_um : float
+        One standard deviation, um, positive.
+    """
+
+    z_um: float
+    sigma_um: float
+
+
+@dataclass(frozen=True)
+class FocusCurve:
+    """Score against defocus, as measured on this rig with this objective and channel.
+
+    Attributes
+    ----------
+    defocus_um : tuple of float
+        z - z_in_focus, um, rising.
+    score : tuple of float
+        Mean score there, of the scorer that the run uses.
+    noise : float
+        Standard deviation of one score about the curve.
+    repeatability_um : float
+        Standard deviation of the stage's arrival at one position, um.
+    """
+
+    defocus_um: tuple[float, ...]
+    score: tuple[float, ...]
+    noise: float
+    repeatability_um: float
+
+
+@dataclass(frozen=True)
 class SearchSettings:
     """What a search may do. All lengths in um.
 
@@ -112,6 +150,10 @@ class SearchSettings:
         Distance between coarse positions; None chooses one from the depth of field.
     absolute : bool
         The score has absolute meaning: 1 in focus, 0 hopeless, on every specimen.
+    expected : Expectation or None
+        Where focus should be; None when nothing is known beyond the range.
+    calibrated : FocusCurve or None
+        The focus curve of this rig, once it has been calibrated.
     """
 
     start_z_um: float
@@ -125,6 +167,8 @@ class SearchSettings:
     max_extensions: int = 2
     coarse_step_um: float | None = None
     absolute: bool = False
+    expected: Expectation | None = None
+    calibrated: FocusCurve | None = None
 
 
 @dataclass(frozen=True)
