@@ -32,9 +32,9 @@ from autofocus.commands.training import fit_default_head, pretrain_encoders
 from autofocus.conductor import Conductor, LiveRun
 from autofocus.config import Rig, load_rig
 from autofocus.errors import AutofocusError
-from autofocus.focus import FocusRequest
-from autofocus.focus import plan as plan_focus
 from autofocus.options import takes_search_options
+from autofocus.planning import FocusRequest
+from autofocus.planning import plan as plan_focus
 from autofocus.replay import replay_rig
 from autofocus.runs import RunRecord, RunStore
 from autofocus.scorers import scorers_of

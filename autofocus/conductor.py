@@ -16,7 +16,8 @@ from typing import Literal, TypeVar
 
 from autofocus.config import Rig
 from autofocus.errors import BusyError, StorageError
-from autofocus.focus import CurvePoint, FocusRequest, plan, run_focus
+from autofocus.focus import CurvePoint, run_focus
+from autofocus.planning import FocusRequest, plan
 from autofocus.runs import RunFolder, RunRecord, RunStore, new_run_id
 from autofocus.scorers import LoadScorer
 from autofocus.stack_store import StackRecord, StackStore

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 from autofocus.config import Rig
-from autofocus.errors import RequestError
 from autofocus.optics import Optics
-from autofocus.search.coarse_to_fine import coarse_to_fine, worst_case_exposures
-from autofocus.search.grid import coarse_positions
+from autofocus.planning import FocusRequest, search_settings, strategy_of
 from autofocus.search.protocol import (
     Pass,
     Purpose,
@@ -21,79 +19,12 @@ from autofocus.search.protocol import (
     Search,
     SearchResult,
     SearchSettings,
-    Strategy,
     Verdict,
 )
 from autofocus.search.referee import referee_peak
-from devices import (
-    Acquisition,
-    AcquisitionSettings,
-    Frame,
-    Halted,
-    Microscope,
-    MicroscopeState,
-    Roi,
-)
+from devices import Acquisition, AcquisitionSettings, Frame, Halted, Microscope
 from models.errors import ModelError
 from models.scorer import Scorer
-
-# A quarter of the depth of field cannot be seen by eye.
-TOLERANCE_DOF = 0.25
-
-
-@dataclass(frozen=True)
-class FocusRequest:
-    """What to focus on and how far to go; None leaves the choice to the rig file.
-
-    Attributes
-    ----------
-    range_um, range_dof : float or None
-        Full width of the first pass, um or depths of field; at most one of the two.
-    center_um : float or None
-        Middle of the first pass; None is the start position, or the middle of ``z_min_um`` and
-        ``z_max_um`` when both are given.
-    z_min_um, z_max_um : float or None
-        Bounds of this run, inside those of the rig.
-    strategy, scorer, head : str or None
-        By name.
-    roi : Roi or None
-        Camera region for this run, px.
-    exposure_ms, channel, binning : optional
-        Camera settings for this run; put back afterwards.
-    channel_offset_um : float
-        Added to the in-focus position after a lock: focus in one channel, image in another.
-    tolerance_um : float or None
-        How closely the peak is wanted; None is a quarter of the depth of field.
-    max_exposures, max_dose_ms, max_seconds : optional
-        Budgets; a run that would exceed one ends with ``budget``.
-    max_extensions : int or None
-        How often the range may grow past an end that holds the best score.
-    on_failure : {"return", "stay"}
-        Where the stage is left unless the run locks.
-    save_frames : bool
-        Keep the frames in the run's folder.
-    """
-
-    range_um: float | None = None
-    range_dof: float | None = None
-    center_um: float | None = None
-    z_min_um: float | None = None
-    z_max_um: float | None = None
-    strategy: str = "coarse_to_fine"
-    scorer: str | None = None
-    head: str | None = None
-    roi: Roi | None = None
-    exposure_ms: float | None = None
-    channel: str | None = None
-    channel_offset_um: float = 0.0
-    binning: int | None = None
-    tolerance_um: float | None = None
-    max_exposures: int | None = None
-    max_dose_ms: float | None = None
-    max_seconds: float | None = None
-    max_extensions: int | None = None
-    on_failure: Literal["return", "stay"] = "return"
-    save_frames: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,39 +46,6 @@ class Seconds:
     camera: float
     scoring: float
     total: float
-
-
-@dataclass(frozen=True)
-class FocusPlan:
-    """What a run would do, without doing it.
-
-    Attributes
-    ----------
-    z_um : tuple of float
-        Positions of the first pass, um.
-    z_lowest_um, z_highest_um : float
-        The run never leaves these, whatever its channel offset and the rig's backlash.
-    worst_case_exposures : int
-        Largest number of exposures, the budget considered.
-    worst_case_dose_ms : float
-        Largest sum of exposure times.
-    dof_um, tolerance_um : float
-        Depth of field and tolerance in use.
-    strategy : str
-        Name of the search.
-    notes : tuple of str
-        What was cut or chosen on the caller's behalf.
-    """
-
-    z_um: tuple[float, ...]
-    z_lowest_um: float
-    z_highest_um: float
-    worst_case_exposures: int
-    worst_case_dose_ms: float
-    dof_um: float
-    tolerance_um: float
-    strategy: str
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -178,156 +76,6 @@ class FocusResult:
     notes: tuple[str, ...]
     curve: tuple[CurvePoint, ...]
     seconds: Seconds
-
-
-def strategies() -> Mapping[str, Strategy]:
-    """The searches by name."""
-    return {"coarse_to_fine": coarse_to_fine}
-
-
-# -- planning ---------------------------------------------------------------------------------
-
-
-def plan(rig: Rig, request: FocusRequest, *, state: MicroscopeState) -> FocusPlan:
-    """Say what a run would do; moves nothing.
-
-    Raises
-    ------
-    RequestError
-        When the request contradicts itself or the rig's limits.
-    """
-    _strategy(request)
-    settings, notes = search_settings(rig, request, state=state)
-    worst = worst_case_exposures(settings)
-    if request.max_exposures is not None:
-        worst = min(worst, request.max_exposures)
-    dose_ms = worst * (request.exposure_ms or state.exposure_ms)
-    if request.max_dose_ms is not None:
-        dose_ms = min(dose_ms, request.max_dose_ms)
-    lowest_um, highest_um = _reach_um(rig, request, settings)
-    return FocusPlan(
-        z_um=coarse_positions(settings),
-        z_lowest_um=lowest_um,
-        z_highest_um=highest_um,
-        worst_case_exposures=worst,
-        worst_case_dose_ms=dose_ms,
-        dof_um=settings.dof_um,
-        tolerance_um=settings.tolerance_um,
-        strategy=request.strategy,
-        notes=notes,
-    )
-
-
-def search_settings(
-    rig: Rig, request: FocusRequest, *, state: MicroscopeState, absolute: bool = False
-) -> tuple[SearchSettings, tuple[str, ...]]:
-    """Turn a request into um, inside every limit, with a note for everything that was cut.
-
-    Raises
-    ------
-    RequestError
-        When the request contradicts itself or the rig's limits.
-    """
-    binning = request.binning or state.binning
-    dof_um = rig.optics_for(state.objective).depth_of_field_um(binning)
-    low, high, notes = _envelope(rig, request, start_z_um=state.z_um)
-    range_um = _range_um(rig, request, dof_um)
-    center_um = _center_um(request, start_z_um=state.z_um, low=low, high=high)
-    if center_um - range_um / 2 < low or center_um + range_um / 2 > high:
-        notes.append(
-            f"range {center_um - range_um / 2:.2f}..{center_um + range_um / 2:.2f} um cut to the "
-            f"permitted {low:.2f}..{high:.2f} um"
-        )
-    extensions = request.max_extensions
-    settings = SearchSettings(
-        start_z_um=state.z_um,
-        z_min_um=low,
-        z_max_um=high,
-        center_um=center_um,
-        range_um=range_um,
-        dof_um=dof_um,
-        tolerance_um=request.tolerance_um or TOLERANCE_DOF * dof_um,
-        direction=-1 if rig.microscope.towards_specimen == "-" else 1,
-        max_extensions=rig.search.max_extensions if extensions is None else extensions,
-        coarse_step_um=rig.search.coarse_step_um,
-        absolute=absolute,
-    )
-    return settings, tuple(notes)
-
-
-def _envelope(
-    rig: Rig, request: FocusRequest, *, start_z_um: float
-) -> tuple[float, float, list[str]]:
-    """Positions this run may visit: limits of the rig, of the request, and towards the specimen."""
-    limits, notes = rig.microscope, []
-    low, high = limits.z_min_um, limits.z_max_um
-    for name, value in (("z_min_um", request.z_min_um), ("z_max_um", request.z_max_um)):
-        if value is not None and not low <= value <= high:
-            raise RequestError(f"{name} = {value} um is outside the rig's {low}..{high} um")
-    low = low if request.z_min_um is None else request.z_min_um
-    high = high if request.z_max_um is None else request.z_max_um
-    permitted_low, permitted_high = limits.permitted_um(start_z_um)
-    if permitted_low > low or permitted_high < high:
-        low, high = max(low, permitted_low), min(high, permitted_high)
-        end = low if limits.towards_specimen == "-" else high
-        notes.append(f"at most {limits.max_towards_um} um towards the specimen: to {end:.2f}")
-    # The channel offset is applied after the lock and must not leave the bounds either.
-    low, high = (
-        max(low, low - request.channel_offset_um),
-        min(high, high - request.channel_offset_um),
-    )
-    if low >= high:
-        raise RequestError(
-            f"nothing is left to search between {low:.2f} and {high:.2f} um; "
-            "check z_min_um, z_max_um, channel_offset_um and the rig's max_towards_um"
-        )
-    return low, high, notes
-
-
-def _reach_um(rig: Rig, request: FocusRequest, settings: SearchSettings) -> tuple[float, float]:
-    """Where a run can get in all: the start, the channel offset and the run-up included."""
-    limits, offset_um = rig.microscope, request.channel_offset_um
-    run_up_um = settings.direction * limits.backlash_um
-    low = min(settings.z_min_um + min(offset_um, 0.0), settings.start_z_um) - max(run_up_um, 0.0)
-    high = max(settings.z_max_um + max(offset_um, 0.0), settings.start_z_um) - min(run_up_um, 0.0)
-    return max(low, limits.z_min_um), min(high, limits.z_max_um)
-
-
-def _range_um(rig: Rig, request: FocusRequest, dof_um: float) -> float:
-    if request.range_um is not None and request.range_dof is not None:
-        raise RequestError("give range_um or range_dof, not both")
-    if request.range_um is not None:
-        return request.range_um
-    if request.range_dof is not None:
-        return request.range_dof * dof_um
-    if request.z_min_um is not None and request.z_max_um is not None:
-        return request.z_max_um - request.z_min_um
-    return rig.search.range_um or rig.search.range_dof * dof_um
-
-
-def _center_um(request: FocusRequest, *, start_z_um: float, low: float, high: float) -> float:
-    if request.center_um is not None:
-        if not low <= request.center_um <= high:
-            raise RequestError(
-                f"center_um = {request.center_um} um is outside the permitted "
-                f"{low:.2f}..{high:.2f} um"
-            )
-        return request.center_um
-    if request.z_min_um is not None and request.z_max_um is not None:
-        return (low + high) / 2
-    return min(max(start_z_um, low), high)
-
-
-def _strategy(request: FocusRequest) -> Strategy:
-    known = strategies()
-    if request.strategy not in known:
-        raise RequestError(
-            f"strategy {request.strategy!r} is unknown; there are {', '.join(known)}"
-        )
-    return known[request.strategy]
-
-
-# -- running ----------------------------------------------------------------------------------
 
 
 class Abort(Protocol):
@@ -372,7 +120,7 @@ def run_focus(
     DeviceError, ModelError
         When hardware or the scorer fails; state and z have been put back as far as possible.
     """
-    strategy = _strategy(request)
+    strategy = strategy_of(request)
     state = microscope.refresh()
     settings, notes = search_settings(rig, request, state=state, absolute=scorer.absolute)
     camera = AcquisitionSettings(
@@ -386,7 +134,7 @@ def run_focus(
     driver = _Driver(microscope, scorer, optics, request, abort, on_reading, on_frame)
     microscope.resume()
     with microscope.acquisition(camera) as acquisition:
-        outcome = driver.drive(strategy(settings), acquisition)
+        outcome = driver.drive(strategy.search(settings), acquisition)
         if outcome.locked or request.on_failure == "stay":
             acquisition.keep_z()
     final_z_um = microscope.z_um()

@@ -19,8 +19,9 @@ from pydantic import TypeAdapter
 
 from autofocus import __version__
 from autofocus.errors import RunNotFound
-from autofocus.focus import CurvePoint, FocusRequest, FocusResult
+from autofocus.focus import CurvePoint, FocusResult
 from autofocus.folders import is_timed, storing, timed_names, write_whole
+from autofocus.planning import FocusRequest
 from devices import Frame
 
 REPORT = "report.json"

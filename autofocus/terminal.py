@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from rich.console import Console, Group
 from rich.text import Text
 
-from autofocus.focus import CurvePoint, FocusPlan
+from autofocus.focus import CurvePoint
+from autofocus.planning import FocusPlan
 from autofocus.runs import RunRecord
 
 _DOT_ROWS, _DOT_COLUMNS = 4, 2

@@ -9,7 +9,8 @@ import pytest
 from autofocus.conductor import Conductor
 from autofocus.config import load_rig
 from autofocus.errors import RequestError
-from autofocus.focus import FocusRequest, plan, run_focus
+from autofocus.focus import run_focus
+from autofocus.planning import FocusRequest, plan
 from autofocus.runs import RunStore
 from autofocus.search.protocol import Purpose, Verdict
 from devices import Halted, Microscope

@@ -11,7 +11,8 @@ from scipy.ndimage import gaussian_filter
 
 from autofocus.config import Rig, load_rig
 from autofocus.errors import RequestError
-from autofocus.focus import FocusRequest, FocusResult, run_focus
+from autofocus.focus import FocusResult, run_focus
+from autofocus.planning import FocusRequest
 from autofocus.replay import replay_rig
 from devices import DeviceConfigError, Microscope
 from models.classical import ClassicalScorer

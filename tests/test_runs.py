@@ -11,7 +11,8 @@ import pytest
 import tifffile
 
 from autofocus.errors import RunNotFound
-from autofocus.focus import CurvePoint, FocusRequest, FocusResult, Seconds
+from autofocus.focus import CurvePoint, FocusResult, Seconds
+from autofocus.planning import FocusRequest
 from autofocus.plots import curve_png
 from autofocus.runs import RunRecord, RunStatus, RunStore, curve_csv, new_run_id
 from autofocus.search.protocol import Purpose, Verdict

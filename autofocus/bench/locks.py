@@ -18,7 +18,8 @@ import torch
 from rich.progress import track
 
 from autofocus.config import builtin_configs, load_rig
-from autofocus.focus import FocusRequest, FocusResult, run_focus
+from autofocus.focus import FocusResult, run_focus
+from autofocus.planning import FocusRequest
 from devices import Frame, Microscope
 from devices.micromanager import load_core, release
 from devices.simulated.world import World

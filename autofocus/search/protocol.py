@@ -8,7 +8,7 @@ and get the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -209,4 +209,3 @@ class SearchResult:
 
 
 Search = Generator[Pass, tuple[Reading, ...], SearchResult]
-Strategy = Callable[[SearchSettings], Search]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from autofocus import __version__
 from autofocus.config import Rig
 from autofocus.errors import ConfigError
-from autofocus.focus import FocusPlan
+from autofocus.planning import FocusPlan
 from autofocus.runs import RunRecord, RunStatus
 from autofocus.search.protocol import Purpose, Verdict
 from devices import MicroscopeState

@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from autofocus.focus import FocusRequest
 from autofocus.heads import HeadRequest
+from autofocus.planning import FocusRequest
 from autofocus.stacks import StackRequest
 from devices import AcquisitionSettings, Roi
 
@@ -72,6 +72,10 @@ class SearchBody(CameraBody):
     """Lowest z this run may visit, um."""
     z_max_um: float | None = None
     """Highest z this run may visit, um."""
+    expected_z_um: float | None = None
+    """Where focus is expected, um, from an earlier lock or a map."""
+    expected_sigma_um: float | None = Field(default=None, gt=0)
+    """How surely: one standard deviation, um."""
     strategy: str = "coarse_to_fine"
     """How to search."""
     scorer: str | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Response
 from fastapi.concurrency import run_in_threadpool
 
-from autofocus.focus import plan
+from autofocus.planning import plan
 from autofocus.service.answers import PlanOut, RunOut
 from autofocus.service.dependencies import TheConductor
 from autofocus.service.problems import described
