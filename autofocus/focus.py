@@ -6,10 +6,12 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
+from autofocus.budget import Spent, refusal
 from autofocus.config import Rig
+from autofocus.findings import findings
 from autofocus.optics import Optics
 from autofocus.planning import FocusRequest, search_settings, strategy_of
 from autofocus.search.protocol import (
@@ -21,7 +23,6 @@ from autofocus.search.protocol import (
     SearchSettings,
     Verdict,
 )
-from autofocus.search.referee import referee_peak
 from devices import Acquisition, AcquisitionSettings, Frame, Halted, Microscope
 from models.errors import ModelError
 from models.scorer import Scorer
@@ -172,7 +173,7 @@ class _Driver:
         self._on_frame = on_frame
         self._began_s = time.monotonic()
         self._stage_s = self._camera_s = self._scoring_s = 0.0
-        self._dose_ms = 0.0
+        self._spent = Spent()
         self._readings: list[Reading] = []
         self._curve: list[CurvePoint] = []
 
@@ -220,22 +221,14 @@ class _Driver:
             raise _Stop(Verdict.ABORTED, f"aborted after {len(self._readings)} exposures")
 
     def _check_budget(self) -> None:
-        request, taken = self._request, len(self._readings)
-        if request.max_exposures is not None and taken >= request.max_exposures:
-            raise _Stop(Verdict.BUDGET, f"max_exposures = {request.max_exposures} spent")
-        next_ms = request.exposure_ms or self._microscope.state.exposure_ms
-        if request.max_dose_ms is not None and self._dose_ms + next_ms > request.max_dose_ms:
-            raise _Stop(
-                Verdict.BUDGET,
-                f"{self._dose_ms:g} ms spent; {next_ms:g} ms more would exceed "
-                f"max_dose_ms = {request.max_dose_ms:g}",
-            )
-        elapsed_s = time.monotonic() - self._began_s
-        if request.max_seconds is not None and elapsed_s + next_ms / 1000 > request.max_seconds:
-            raise _Stop(
-                Verdict.BUDGET,
-                f"{elapsed_s:.1f} s spent of max_seconds = {request.max_seconds:g}",
-            )
+        reason = refusal(
+            self._request,
+            self._spent,
+            next_ms=self._request.exposure_ms or self._microscope.state.exposure_ms,
+            elapsed_s=time.monotonic() - self._began_s,
+        )
+        if reason is not None:
+            raise _Stop(Verdict.BUDGET, reason)
 
     def _move(self, z_um: float) -> None:
         began_s = time.monotonic()
@@ -249,7 +242,7 @@ class _Driver:
         began_s = time.monotonic()
         frame = self._microscope.snap()
         self._camera_s += time.monotonic() - began_s
-        self._dose_ms += frame.exposure_ms
+        self._spent = self._spent.after(frame.exposure_ms)
         return frame
 
     def _score(self, frame: Frame, step: Pass) -> Reading:
@@ -303,8 +296,8 @@ class _Driver:
         """Everything a caller wants to know, the referee's opinion included."""
         referee = self._scorer.watched_by
         total_s = time.monotonic() - self._began_s
-        opinion = referee_peak(self._readings, settings, outcome)
-        outcome, notes = _heard(outcome, notes, opinion.note(referee, settings))
+        found = findings(self._readings, settings, outcome, referee=referee, notes=notes)
+        outcome = found.outcome
         return FocusResult(
             run_id=run_id,
             locked=outcome.locked,
@@ -315,41 +308,19 @@ class _Driver:
             score=outcome.score,
             confidence=outcome.confidence,
             exposures=len(self._readings),
-            dose_ms=self._dose_ms,
+            dose_ms=self._spent.dose_ms,
             start_z_um=settings.start_z_um,
             final_z_um=final_z_um,
             start_score=outcome.start_score,
             final_score=outcome.final_score,
             scorer=self._scorer.name,
             head=self._scorer.head,
-            out_of_distribution=_mostly_out_of_distribution(self._readings, outcome, settings),
+            out_of_distribution=found.out_of_distribution,
             referee=referee,
-            referee_z_um=opinion.z_um,
-            referee_agrees=opinion.agrees,
+            referee_z_um=found.referee_z_um,
+            referee_agrees=found.referee_agrees,
             dof_um=settings.dof_um,
-            notes=notes,
+            notes=found.notes,
             curve=tuple(self._curve),
             seconds=Seconds(self._stage_s, self._camera_s, self._scoring_s, total_s),
         )
-
-
-def _heard(
-    outcome: SearchResult, notes: tuple[str, ...], objection: str | None
-) -> tuple[SearchResult, tuple[str, ...]]:
-    """A referee that disagrees halves the confidence and says so; it never moves the peak."""
-    if objection is None:
-        return outcome, notes
-    return replace(outcome, confidence=outcome.confidence / 2), (*notes, objection)
-
-
-def _mostly_out_of_distribution(
-    readings: list[Reading], outcome: SearchResult, settings: SearchSettings
-) -> bool:
-    """Whether most frames near the peak (or of the run, without one) are foreign to the head."""
-    near = [
-        reading
-        for reading in readings
-        if outcome.z_um is None or abs(reading.z_um - outcome.z_um) <= 2 * settings.dof_um
-    ]
-    near = near or readings
-    return bool(near) and 2 * sum(reading.out_of_distribution for reading in near) > len(near)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from autofocus.config import Rig
+from autofocus.config import Rig, SearchDefaults
 from autofocus.errors import RequestError
 from autofocus.search.protocol import Expectation, SearchSettings
 from autofocus.search.strategies import STRATEGIES, Strategy
-from devices import MicroscopeState, Roi
+from devices import MicroscopeSettings, MicroscopeState, Roi
 
 # A quarter of the depth of field cannot be seen by eye.
 TOLERANCE_DOF = 0.25
@@ -152,9 +152,35 @@ def search_settings(
     """
     binning = request.binning or state.binning
     dof_um = rig.optics_for(state.objective).depth_of_field_um(binning)
-    low, high, notes = _envelope(rig, request, start_z_um=state.z_um)
-    range_um = _range_um(rig, request, dof_um)
-    center_um = _center_um(request, start_z_um=state.z_um, low=low, high=high)
+    return settings_within(
+        rig.microscope,
+        rig.search,
+        request,
+        start_z_um=state.z_um,
+        dof_um=dof_um,
+        absolute=absolute,
+    )
+
+
+def settings_within(
+    limits: MicroscopeSettings,
+    defaults: SearchDefaults,
+    request: FocusRequest,
+    *,
+    start_z_um: float,
+    dof_um: float,
+    absolute: bool,
+) -> tuple[SearchSettings, tuple[str, ...]]:
+    """`search_settings` of a microscope that need not be ours.
+
+    Raises
+    ------
+    RequestError
+        When the request contradicts itself or the limits.
+    """
+    low, high, notes = _envelope(limits, request, start_z_um=start_z_um)
+    range_um = _range_um(defaults, request, dof_um)
+    center_um = _center_um(request, start_z_um=start_z_um, low=low, high=high)
     if center_um - range_um / 2 < low or center_um + range_um / 2 > high:
         notes.append(
             f"range {center_um - range_um / 2:.2f}..{center_um + range_um / 2:.2f} um cut to the "
@@ -162,16 +188,16 @@ def search_settings(
         )
     extensions = request.max_extensions
     settings = SearchSettings(
-        start_z_um=state.z_um,
+        start_z_um=start_z_um,
         z_min_um=low,
         z_max_um=high,
         center_um=center_um,
         range_um=range_um,
         dof_um=dof_um,
         tolerance_um=request.tolerance_um or TOLERANCE_DOF * dof_um,
-        direction=-1 if rig.microscope.towards_specimen == "-" else 1,
-        max_extensions=rig.search.max_extensions if extensions is None else extensions,
-        coarse_step_um=rig.search.coarse_step_um,
+        direction=-1 if limits.towards_specimen == "-" else 1,
+        max_extensions=defaults.max_extensions if extensions is None else extensions,
+        coarse_step_um=defaults.coarse_step_um,
         absolute=absolute,
         expected=_expectation(request),
     )
@@ -179,10 +205,10 @@ def search_settings(
 
 
 def _envelope(
-    rig: Rig, request: FocusRequest, *, start_z_um: float
+    limits: MicroscopeSettings, request: FocusRequest, *, start_z_um: float
 ) -> tuple[float, float, list[str]]:
     """Positions this run may visit: limits of the rig, of the request, and towards the specimen."""
-    limits, notes = rig.microscope, []
+    notes: list[str] = []
     low, high = limits.z_min_um, limits.z_max_um
     for name, value in (("z_min_um", request.z_min_um), ("z_max_um", request.z_max_um)):
         if value is not None and not low <= value <= high:
@@ -216,18 +242,18 @@ def _reach_um(rig: Rig, request: FocusRequest, settings: SearchSettings) -> tupl
     return max(low, limits.z_min_um), min(high, limits.z_max_um)
 
 
-def _range_um(rig: Rig, request: FocusRequest, dof_um: float) -> float:
+def _range_um(defaults: SearchDefaults, request: FocusRequest, dof_um: float) -> float:
     if request.range_um is not None and request.range_dof is not None:
         raise RequestError("give range_um or range_dof, not both")
     if request.range_um is not None:
         return request.range_um
     if request.range_dof is not None:
         return request.range_dof * dof_um
-    if request.z_min_um is not None and request.z_max_um is not None:
-        return request.z_max_um - request.z_min_um
     if request.expected_sigma_um is not None:
         return max(6 * request.expected_sigma_um, LEAST_RANGE_DOF * dof_um)
-    return rig.search.range_um or rig.search.range_dof * dof_um
+    if request.z_min_um is not None and request.z_max_um is not None:
+        return request.z_max_um - request.z_min_um
+    return defaults.range_um or defaults.range_dof * dof_um
 
 
 def _center_um(request: FocusRequest, *, start_z_um: float, low: float, high: float) -> float:

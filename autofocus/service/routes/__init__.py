@@ -5,6 +5,7 @@ from autofocus.service.routes import (
     heads,
     health,
     microscope,
+    remote,
     runs,
     score,
     stacks,
@@ -13,6 +14,7 @@ from autofocus.service.routes import (
 
 GUARDED = (
     autofocus.router,
+    remote.router,
     runs.router,
     stage.router,
     microscope.router,
