@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ImageError
-from models.normalise import Normalisation
+from models.frame import as_grey_float
+from models.normalise import Normalisation, percentile_normalisation
+from models.roi import specimen_mask
 
 UInt8 = NDArray[np.uint8]
 Positions = NDArray[np.intp]
@@ -75,6 +77,84 @@ class Anchor:
         if window is not None and not 0 < window.hi - window.lo < math.inf:
             raise ImageError(f"the anchor's lo = {lo} must be below hi = {hi}, both finite counts")
         return cls((height, width), positions, window)
+
+
+class PatchChoice(Protocol):
+    """Settings that decide which patches of a frame the network sees.
+
+    `models.reiqa.ExtractorSettings` says what each means.
+    """
+
+    @property
+    def patch_size(self) -> int: ...  # noqa: D102
+    @property
+    def patches(self) -> int: ...  # noqa: D102
+    @property
+    def top_patches(self) -> int: ...  # noqa: D102
+    @property
+    def min_roi_cover(self) -> float: ...  # noqa: D102
+    @property
+    def p_low(self) -> float: ...  # noqa: D102
+    @property
+    def p_high(self) -> float: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+
+def choose_anchor(image: NDArray[np.generic], choice: PatchChoice) -> Anchor:
+    """Patches and normalisation chosen on this frame, to be used on it and on others.
+
+    The same image always gives the same anchor.
+
+    Raises
+    ------
+    ImageError
+        When the image is not a grey frame of finite numbers.
+    """
+    counts = as_grey_float(image)
+    normalisation = percentile_normalisation(image, p_low=choice.p_low, p_high=choice.p_high)
+    frame8 = to_8bit(normalisation.apply(counts))
+    candidates = sample_positions(
+        pad_to(specimen_mask(frame8), choice.patch_size),
+        size=choice.patch_size,
+        count=choice.patches,
+        min_cover=choice.min_roi_cover,
+        seed=choice.seed,
+    )
+    patches8 = cut(pad_to(frame8, choice.patch_size), candidates, choice.patch_size)
+    top = candidates[sharpest(patches8, choice.top_patches)]
+    return Anchor(
+        shape=(counts.shape[0], counts.shape[1]),
+        positions=tuple((int(y), int(x)) for y, x in top),
+        normalisation=normalisation,
+    )
+
+
+def anchored_patches(
+    image: NDArray[np.generic], anchor: Anchor, choice: PatchChoice
+) -> NDArray[np.float32]:
+    """Normalised patches that the network sees.
+
+    Returns
+    -------
+    ndarray of shape (n, patch_size, patch_size), float32
+        In [0, 1], n <= ``choice.top_patches``.
+
+    Raises
+    ------
+    ImageError
+        When the image is not a grey frame of finite numbers, or the anchor is for another size.
+    """
+    counts = as_grey_float(image)
+    padded = pad_to(counts, choice.patch_size)
+    _require_fit(anchor, counts.shape, padded.shape, choice)
+    normalisation = anchor.normalisation or percentile_normalisation(
+        image, p_low=choice.p_low, p_high=choice.p_high
+    )
+    patches = normalisation.apply(cut(padded, np.array(anchor.positions), choice.patch_size))
+    if len(patches) <= choice.top_patches:
+        return patches
+    return patches[sharpest(to_8bit(patches), choice.top_patches)]
 
 
 def pad_to(frame: NDArray[Scalar], size: int) -> NDArray[Scalar]:
@@ -160,6 +240,24 @@ def sharpest(patches8: UInt8, count: int) -> Positions:
 def to_8bit(normalised: NDArray[np.float32]) -> UInt8:
     """Float [0, 1] to 0..255, rounded down."""
     return (normalised * np.float32(255)).astype(np.uint8)
+
+
+def _require_fit(
+    anchor: Anchor, shape: tuple[int, ...], padded: tuple[int, ...], choice: PatchChoice
+) -> None:
+    if anchor.shape != shape:
+        raise ImageError(
+            f"the anchor is for frames of {anchor.shape} px (height, width), this one has "
+            f"{shape}; start a new run without an anchor"
+        )
+    last_y, last_x = (side - choice.patch_size for side in padded)
+    if len(anchor.positions) > choice.patches or any(
+        y > last_y or x > last_x for y, x in anchor.positions
+    ):
+        raise ImageError(
+            f"the anchor's patches do not fit a frame of {shape} px with at most "
+            f"{choice.patches} patches of {choice.patch_size} px; it was made with other settings"
+        )
 
 
 def _laplacian_variance(patch8: UInt8) -> float:

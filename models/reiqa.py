@@ -21,11 +21,7 @@ from torch import Tensor, nn
 
 from models.encoders import Layout, weights_sha256
 from models.engines import Engine, choose_engine
-from models.errors import ImageError
-from models.frame import as_grey_float
-from models.normalise import percentile_normalisation
-from models.patches import Anchor, cut, pad_to, sample_positions, sharpest, to_8bit
-from models.roi import specimen_mask
+from models.patches import Anchor, anchored_patches, choose_anchor
 
 Float32 = NDArray[np.float32]
 
@@ -181,26 +177,7 @@ class ReIQA:
 
         The same image always gives the same anchor.
         """
-        settings = self.settings
-        counts = as_grey_float(image)
-        normalisation = percentile_normalisation(
-            image, p_low=settings.p_low, p_high=settings.p_high
-        )
-        frame8 = to_8bit(normalisation.apply(counts))
-        candidates = sample_positions(
-            pad_to(specimen_mask(frame8), settings.patch_size),
-            size=settings.patch_size,
-            count=settings.patches,
-            min_cover=settings.min_roi_cover,
-            seed=settings.seed,
-        )
-        patches8 = cut(pad_to(frame8, settings.patch_size), candidates, settings.patch_size)
-        top = candidates[sharpest(patches8, settings.top_patches)]
-        return Anchor(
-            shape=(counts.shape[0], counts.shape[1]),
-            positions=tuple((int(y), int(x)) for y, x in top),
-            normalisation=normalisation,
-        )
+        return choose_anchor(image, self.settings)
 
     def patches(self, image: NDArray[np.generic], anchor: Anchor) -> Float32:
         """Normalised patches that the network sees.
@@ -210,17 +187,7 @@ class ReIQA:
         ndarray of shape (n, patch_size, patch_size), float32
             In [0, 1], n <= `ExtractorSettings.top_patches`.
         """
-        settings = self.settings
-        counts = as_grey_float(image)
-        padded = pad_to(counts, settings.patch_size)
-        self._require_fit(anchor, counts.shape, padded.shape)
-        normalisation = anchor.normalisation or percentile_normalisation(
-            image, p_low=settings.p_low, p_high=settings.p_high
-        )
-        patches = normalisation.apply(cut(padded, np.array(anchor.positions), settings.patch_size))
-        if len(patches) <= settings.top_patches:
-            return patches
-        return patches[sharpest(to_8bit(patches), settings.top_patches)]
+        return anchored_patches(image, anchor, self.settings)
 
     def features_of_patches(self, patches: Float32) -> Float32:
         """Features of patches that are already normalised, one row each.
@@ -262,22 +229,6 @@ class ReIQA:
     def _quality_input(self, x: Tensor) -> Tensor:
         channels = len(_CONTENT_MEAN[self.settings.layout])
         return x.expand(-1, channels, -1, -1)
-
-    def _require_fit(self, anchor: Anchor, shape: tuple[int, ...], padded: tuple[int, ...]) -> None:
-        if anchor.shape != shape:
-            raise ImageError(
-                f"the anchor is for frames of {anchor.shape} px (height, width), this one has "
-                f"{shape}; start a new run without an anchor"
-            )
-        last_y, last_x = (side - self.settings.patch_size for side in padded)
-        if len(anchor.positions) > self.settings.patches or any(
-            y > last_y or x > last_x for y, x in anchor.positions
-        ):
-            raise ImageError(
-                f"the anchor's patches do not fit a frame of {shape} px with at most "
-                f"{self.settings.patches} patches of {self.settings.patch_size} px; it was made "
-                "with other settings"
-            )
 
 
 def _half(patch: Float32) -> Float32:
