@@ -27,6 +27,15 @@ Root = Annotated[
     Path | None,
     typer.Option("--root", help="Top folder of the images, for paths of another computer."),
 ]
+Jobs = Annotated[int, typer.Option(help="Processes; -1: one a core.")]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        help="Dask scheduler, tcp://host:8786, whose workers take the place of --jobs; they need "
+        "this program and the files at the same paths. pip install 'reiqa-autofocus[dask]'",
+    ),
+]
+Alpha = Annotated[str, typer.Option(help="Strength of the ridge, or auto: on left-out stacks.")]
 ContentCkpt = Annotated[
     Path | None,
     typer.Option(help="Content encoder: content_aware_r50.pth, or compact .safetensors."),
@@ -35,3 +44,16 @@ QualityCkpt = Annotated[
     Path | None,
     typer.Option(help="Quality encoder: quality_aware_r50.pth, or compact .safetensors."),
 ]
+
+
+def alpha_of(text: str) -> float | None:
+    """Value of an `Alpha`; None for auto."""
+    if text == "auto":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise typer.BadParameter("a positive number, or auto", param_hint="--alpha")
+    return value

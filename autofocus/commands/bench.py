@@ -10,10 +10,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from autofocus.bench import empties, locks, portrait, stacks, sweeps, timing
-from autofocus.commands.arguments import ConfigFile
+from autofocus.bench import empties, locks, losses, portrait, stacks, sweeps, timing
+from autofocus.commands.arguments import Alpha, ConfigFile, Dask, Jobs, Root, alpha_of
 from autofocus.config import Rig, load_rig
 from autofocus.scorers import scorers_of
+from autofocus.training.feature_file import load_features
+from autofocus.training.training_rows import join
+from autofocus.training.workers import Workers
 from models.classical import MEASURES
 from models.engines import available_engines
 from models.ensemble import NAME as ENSEMBLE
@@ -113,6 +116,31 @@ def bench_empties(
     said = empties.measure(fields, _load(load_rig(config), scorer))
     empties.draw(fields, said, out / "empties.png")
     _report(empties.table(fields, said), out / "empties.md")
+
+
+@app.command("losses")
+def bench_losses(
+    out: Out,
+    features: Annotated[Path, typer.Option(help="File of `autofocus features`.")],
+    scores: Annotated[Path, typer.Option(help="CSV of `autofocus data label`.")],
+    alpha: Alpha = "auto",
+    sigma: Annotated[
+        float, typer.Option(help="Distance at which the label is 0.5, um, where not in the CSV.")
+    ] = 2.0,
+    dof_um: Annotated[
+        float | None, typer.Option(help="Depth of field of the objective, um.", min=1e-3)
+    ] = None,
+    root: Root = None,
+    jobs: Jobs = 1,
+    dask: Dask = None,
+) -> None:
+    """Compare the losses of `autofocus train` on the same left-out stacks."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows = join(load_features(features), scores, sigma_um=sigma, root=root)
+    with Console(stderr=True).status("leaving out each stack, with each loss"):
+        found = losses.compare(rows, alpha=alpha_of(alpha), workers=Workers(jobs, dask))
+    losses.write_csv(found, out / "losses.csv")
+    _report(losses.table(found, dof_um=dof_um), out / "losses.md")
 
 
 @app.command("portrait")

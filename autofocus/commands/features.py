@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from autofocus.commands.arguments import SOME_SKIPPED, ConfigFile, ContentCkpt, QualityCkpt, Root
+from autofocus.commands.arguments import (
+    SOME_SKIPPED,
+    ConfigFile,
+    ContentCkpt,
+    Dask,
+    Jobs,
+    QualityCkpt,
+    Root,
+)
 from autofocus.commands.data import say
 from autofocus.commands.encoders import extractor_for
-from autofocus.config import load_rig
+from autofocus.config import Rig, load_rig
 from autofocus.errors import ConfigError
 from autofocus.training.extraction import Skipped, extract_features
 from autofocus.training.feature_file import save_features
 from autofocus.training.stack_index import read_index
+from autofocus.training.workers import Workers
 from models.reiqa import ExtractorSettings
 
 
@@ -33,7 +43,8 @@ def features(
     ] = 0.4,
     p_low: Annotated[float, typer.Option(help="Percentile that becomes black.")] = 1.0,
     p_high: Annotated[float, typer.Option(help="Percentile that becomes white.")] = 99.8,
-    jobs: Annotated[int, typer.Option(help="Processes; -1: one a core.")] = 1,
+    jobs: Jobs = 1,
+    dask: Dask = None,
     config: ConfigFile = None,
 ) -> None:
     """Compute the features of all images; started again, it computes what is new.
@@ -50,9 +61,12 @@ def features(
         p_high=p_high,
     )
     planes = read_index(images, root=root)
-    extractor = extractor_for(settings, load_rig(config), content_ckpt, quality_ckpt)
+    workers, rig = Workers(jobs, dask), load_rig(config)
+    rig = rig if workers.dask is None else _anywhere(rig)
+    extractor = extractor_for(settings, rig, content_ckpt, quality_ckpt)
     cache = out.with_name(f"{out.stem}.cache")
-    extraction = extract_features(extractor, planes, cache, jobs=jobs, console=Console(stderr=True))
+    console = Console(stderr=True)
+    extraction = extract_features(extractor, planes, cache, workers=workers, console=console)
     save_features(out, extraction.table)
     rows, columns = extraction.table.features.shape
     say(f"{columns} features of {rows} planes ({extraction.from_cache} from the cache): {out}")
@@ -64,6 +78,11 @@ def tell_skipped(skipped: tuple[Skipped, ...]) -> None:
     if skipped:
         say(f"{len(skipped)} planes left out:", *(each.reason for each in skipped), error=True)
         raise typer.Exit(SOME_SKIPPED)
+
+
+def _anywhere(rig: Rig) -> Rig:
+    """Without choosing the engine by what this machine has: the workers may not have it."""
+    return replace(rig, engine="torch") if rig.engine == "auto" else rig
 
 
 def _settings(*, published: bool, **values: float) -> ExtractorSettings:

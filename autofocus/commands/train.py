@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from autofocus.commands.arguments import ConfigFile, Root
+from autofocus.commands.arguments import Alpha, ConfigFile, Dask, Jobs, Root, alpha_of
 from autofocus.commands.data import say
 from autofocus.config import load_rig
 from autofocus.errors import DataError
@@ -22,8 +22,10 @@ from autofocus.training.lab_head import (
     train,
 )
 from autofocus.training.leave_one_out import Spread, Summary, summarise
+from autofocus.training.losses import Loss
 from autofocus.training.pictures import left_out_png
 from autofocus.training.training_rows import join
+from autofocus.training.workers import Workers
 from models.errors import HeadError
 from models.head import Head, load_head, save_head
 from models.registry import builtin_folder
@@ -35,8 +37,10 @@ def train_head(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the head and its report.")],
     name: Annotated[str | None, typer.Option(help="Of the head; by default the folder's.")] = None,
     target: Annotated[str, typer.Option(help="Column with the label.")] = TARGET,
-    alpha: Annotated[str, typer.Option(help="Strength of the ridge, or auto.")] = "1000",
-    loss: Annotated[Literal["ridge", "huber", "ranking"], typer.Option()] = "ridge",
+    alpha: Alpha = "1000",
+    loss: Annotated[
+        Loss, typer.Option(help="What is made small; multitask: errors of score and distance.")
+    ] = "ridge",
     sigma: Annotated[
         float, typer.Option(help="Distance at which the label is 0.5, um, where not in the CSV.")
     ] = 2.0,
@@ -47,6 +51,8 @@ def train_head(
         Path | None, typer.Option(help="Head to compare with; by default the shipped one.")
     ] = None,
     root: Root = None,
+    jobs: Jobs = 1,
+    dask: Dask = None,
     config: ConfigFile = None,
 ) -> None:
     """Judge a head on stacks it has not seen, then fit it on all and save it.
@@ -55,24 +61,14 @@ def train_head(
     """
     table = load_features(features)
     rows = join(table, scores, target=target, sigma_um=sigma, root=root)
-    options = TrainingOptions(name or out.resolve().name, target, loss, _alpha(alpha), dof_um)
+    options = TrainingOptions(name or out.resolve().name, target, loss, alpha_of(alpha), dof_um)
     present, why_not = _present(before, table)
     with Console(stderr=True).status(f"leaving out each of {len(set(rows.stacks))} stacks"):
-        head, report = train(rows, options, before=present, why_not=why_not)
+        head, report = train(
+            rows, options, before=present, why_not=why_not, workers=Workers(jobs, dask)
+        )
     _write(out, head, report)
     _tell(out, report, load_rig(config).models_dir / table.settings.layout / "heads")
-
-
-def _alpha(text: str) -> float | None:
-    if text == "auto":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise typer.BadParameter("a positive number, or auto", param_hint="--alpha")
-    return value
 
 
 def _present(folder: Path | None, table: FeatureFile) -> tuple[Head | None, str]:

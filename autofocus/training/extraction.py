@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
+import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joblib
@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from autofocus.errors import DataError
 from autofocus.training.feature_file import FeatureFile
 from autofocus.training.stack_index import Plane, read_file
+from autofocus.training.workers import Workers
 from models.errors import ImageError
 from models.reiqa import ReIQA
 
@@ -70,7 +71,7 @@ def extract_features(
     planes: Sequence[Plane],
     cache: Path,
     *,
-    jobs: int = 1,
+    workers: Workers | None = None,
     console: Console | None = None,
 ) -> Extraction:
     """Compute the features of all planes that can be read.
@@ -83,8 +84,9 @@ def extract_features(
         In any order.
     cache : Path
         Folder, made if absent. It may be deleted at any time.
-    jobs : int
-        Processes; -1 is one a core. A GPU is used by one process only.
+    workers : Workers, optional
+        By default this process alone. Those of a cluster write to the cache
+        too. A GPU of this machine is used by one process.
     console : Console, optional
         Shows progress and the time left.
 
@@ -92,13 +94,18 @@ def extract_features(
     ------
     DataError
         When no plane at all could be read, or the cache cannot be written.
+    ClusterError
+        See `autofocus.training.workers.Workers.parallel`.
     """
+    workers = workers or Workers()
+    cache = cache.resolve()  # the working folder of a cluster's workers is another one
     _make(cache)
     files = [list(group) for _, group in itertools.groupby(planes, key=lambda plane: plane.path)]
-    jobs = 1 if extractor.engine.name == "cuda" else jobs
-    with joblib.Parallel(n_jobs=jobs, return_as="generator") as parallel:
+    if extractor.engine.name == "cuda":
+        workers = replace(workers, jobs=1)
+    with workers.parallel(extractor) as parallel:
         made: Iterable[list[_Outcome]] = parallel(
-            joblib.delayed(_of_file)(extractor, file, cache, alone=jobs == 1) for file in files
+            joblib.delayed(_of_file)(extractor, file, cache, alone=workers.alone) for file in files
         )
         outcomes = list(_shown(made, len(planes), console or Console(quiet=True)))
     kept = [each for each in outcomes if each.features is not None]
@@ -161,8 +168,9 @@ def _compute(extractor: ReIQA, plane: Plane, image: NDArray[np.generic], place: 
         features = extractor.features(image)
     except ImageError as error:
         return _Outcome(plane, None, f"{plane.path}: {error}")
-    # In one step: a run that is killed leaves no half of a file under this name.
-    partial = place.with_suffix(f".{os.getpid()}.part")
+    # In one step: a run that is killed leaves no half of a file under this name. Another machine
+    # may write the same place.
+    partial = place.with_suffix(f".{uuid.uuid4().hex}.part")
     with partial.open("wb") as file:
         np.save(file, features)
     partial.replace(place)

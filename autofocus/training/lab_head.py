@@ -17,13 +17,15 @@ from autofocus.training.leave_one_out import (
     Spread,
     Summary,
     choose_alpha,
+    examples_of,
     fit_with,
     judge,
     leave_one_stack_out,
     summarise,
 )
-from autofocus.training.losses import Loss, fit_linear, ridge_of
+from autofocus.training.losses import Examples, Loss, fit_linear, ridge_of
 from autofocus.training.training_rows import TrainingRows
+from autofocus.training.workers import Workers
 from models.head import Head, Label, fit_head
 
 Float64 = NDArray[np.float64]
@@ -43,7 +45,7 @@ class TrainingOptions:
         Of the head.
     target : str
         What the labels are called; only ``focus_score`` has a scale that is known.
-    loss : {"ridge", "huber", "ranking"}
+    loss : {"ridge", "huber", "ranking", "multitask"}
         See `autofocus.training.losses.fit_linear`.
     alpha : float or None
         Strength of the ridge; None chooses on left-out stacks, inside each fold.
@@ -123,6 +125,7 @@ def train(
     *,
     before: Head | None = None,
     why_not: str = "",
+    workers: Workers | None = None,
 ) -> tuple[Head, Report]:
     """Judge by leaving one stack out, then fit on all rows.
 
@@ -132,21 +135,28 @@ def train(
         The head in use, for comparison; it must fit the features.
     why_not : str
         Why there is none.
+    workers : Workers, optional
+        Who fits without each stack; by default this process alone.
 
     Raises
     ------
     HeadError
         When there is too little to fit.
+    DataError
+        When the loss needs what is not known of the rows.
+    ClusterError
+        See `autofocus.training.workers.Workers.parallel`.
     """
-    features = rows.table.features.astype(np.float64)
-    left_out = leave_one_stack_out(rows, fit_with(options.loss, options.alpha))
+    examples = examples_of(rows)
+    fit = fit_with(options.loss, options.alpha)
+    left_out = leave_one_stack_out(rows, fit, workers=workers)
     alpha = options.alpha
     if alpha is None:
-        alpha = choose_alpha(options.loss, features, rows.scores, rows.stacks)
+        alpha = choose_alpha(options.loss, examples)
     report = Report(
         options=replace(options, alpha=alpha),
         frames=len(rows),
-        features=features.shape[1],
+        features=examples.features.shape[1],
         sigma_um=rows.sigma_um,
         left_out=left_out,
         before=None if before is None else judge(rows, _predict(before, rows)),
@@ -154,7 +164,7 @@ def train(
         without_label=len(rows.without_label),
         without_features=len(rows.without_features),
     )
-    return _fit(rows, features, report), report
+    return _fit(rows, examples, report), report
 
 
 def report_json(report: Report) -> str:
@@ -185,11 +195,11 @@ def report_markdown(report: Report) -> str:
     )
 
 
-def _fit(rows: TrainingRows, features: Float64, report: Report) -> Head:
+def _fit(rows: TrainingRows, examples: Examples, report: Report) -> Head:
     options = report.options
     alpha = options.alpha if options.alpha is not None else math.nan
     head = fit_head(
-        features,
+        examples.features,
         rows.scores,
         _defocus_dof(rows, options.dof_um),
         extractor=rows.table,
@@ -202,9 +212,12 @@ def _fit(rows: TrainingRows, features: Float64, report: Report) -> Head:
     if options.loss == "ridge":
         return head
     scaler, ridge = (step for _, step in head.pipeline.steps)
-    own = fit_linear(options.loss, features, rows.scores, rows.stacks.tolist(), alpha=alpha)[-1]
+    own = fit_linear(options.loss, examples, alpha=alpha)[-1]
+    own_slope, own_offset = np.atleast_2d(own.coef_), np.atleast_1d(own.intercept_)
     slope, offset = np.atleast_2d(ridge.coef_).copy(), np.atleast_1d(ridge.intercept_).copy()
-    slope[0], offset[0] = own.coef_, own.intercept_
+    slope[0], offset[0] = own_slope[0], own_offset[0]
+    if len(own_slope) > 1 and options.dof_um is not None:
+        slope[1:], offset[1:] = own_slope[1:] / options.dof_um, own_offset[1:] / options.dof_um
     pipeline = type(head.pipeline)([("scaler", scaler), ("linear", ridge_of(slope, offset))])
     return replace(head, pipeline=pipeline)
 

@@ -6,14 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
-from autofocus.training.losses import Loss, fit_linear
-from autofocus.training.training_rows import TrainingRows
+from autofocus.training.losses import Examples, Loss, fit_linear, predicted_scores
+from autofocus.training.training_rows import LabelledPlanes, TrainingRows
+from autofocus.training.workers import Workers
 
 Float64 = NDArray[np.float64]
 
@@ -21,7 +23,10 @@ ALPHAS = (10.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 _INNER_FOLDS = 5
 _RESAMPLES = 2000
 
-Fit = Callable[[Float64, Float64, NDArray[np.str_]], Pipeline]
+# Beyond this many sigmas all frames look alike; their distance is not worth learning.
+_FARTHEST_SIGMA = 6.0
+
+Fit = Callable[[Examples], Pipeline]
 
 
 @dataclass(frozen=True)
@@ -88,18 +93,45 @@ class Summary:
     at_edge: int
 
 
-def leave_one_stack_out(rows: TrainingRows, fit: Fit) -> tuple[LeftOut, ...]:
-    """Predict every stack by a fit on the others."""
-    features, stacks = rows.table.features.astype(np.float64), rows.stacks
+def examples_of(rows: TrainingRows) -> Examples:
+    """What is fitted on; the distance in um, cut where it says nothing any more."""
+    distance_um = np.abs(rows.z_um - rows.z_in_focus_um)
+    return Examples(
+        rows.table.features.astype(np.float64),
+        rows.scores,
+        rows.stacks,
+        np.minimum(distance_um, _FARTHEST_SIGMA * rows.sigma_um),
+    )
+
+
+def leave_one_stack_out(
+    rows: TrainingRows, fit: Fit, *, workers: Workers | None = None
+) -> tuple[LeftOut, ...]:
+    """Predict every stack by a fit on the others.
+
+    Raises
+    ------
+    DataError
+        When ``fit`` refuses the rows.
+    ClusterError
+        See `autofocus.training.workers.Workers.parallel`.
+    """
+    examples = examples_of(rows)
+    tests = [np.flatnonzero(rows.stacks == stack) for stack in np.unique(rows.stacks)]
     predicted = np.zeros(len(rows))
-    for stack in np.unique(stacks):
-        test = stacks == stack
-        fitted = fit(features[~test], rows.scores[~test], stacks[~test])
-        predicted[test] = fitted.predict(features[test])
+    with (workers or Workers()).parallel(examples) as parallel:
+        folds = parallel(joblib.delayed(_predict_unseen)(examples, test, fit) for test in tests)
+        for test, said in zip(tests, folds, strict=True):
+            predicted[test] = said
     return judge(rows, predicted)
 
 
-def judge(rows: TrainingRows, predicted: Float64) -> tuple[LeftOut, ...]:
+def _predict_unseen(examples: Examples, test: NDArray[np.intp], fit: Fit) -> Float64:
+    fitted = fit(examples.only(np.delete(np.arange(len(examples.scores)), test)))
+    return predicted_scores(fitted, examples.features[test])
+
+
+def judge(rows: TrainingRows | LabelledPlanes, predicted: Float64) -> tuple[LeftOut, ...]:
     """Compare predictions with labels, stack by stack, in the order of the rows."""
     stacks = rows.stacks
     names = dict.fromkeys(stacks.tolist())
@@ -109,14 +141,14 @@ def judge(rows: TrainingRows, predicted: Float64) -> tuple[LeftOut, ...]:
 def fit_with(loss: Loss, alpha: float | None) -> Fit:
     """A fit with this loss; without alpha, each time with the best one inside what it is given."""
 
-    def fit(features: Float64, scores: Float64, stacks: NDArray[np.str_]) -> Pipeline:
-        chosen = alpha if alpha is not None else choose_alpha(loss, features, scores, stacks)
-        return fit_linear(loss, features, scores, stacks.tolist(), alpha=chosen)
+    def fit(examples: Examples) -> Pipeline:
+        chosen = alpha if alpha is not None else choose_alpha(loss, examples)
+        return fit_linear(loss, examples, alpha=chosen)
 
     return fit
 
 
-def choose_alpha(loss: Loss, features: Float64, scores: Float64, stacks: NDArray[np.str_]) -> float:
+def choose_alpha(loss: Loss, examples: Examples) -> float:
     """Strength of the ridge for stacks that are not among these, one of `ALPHAS`.
 
     The strongest whose mean correlation with the labels of left-out stacks is within a standard
@@ -125,13 +157,11 @@ def choose_alpha(loss: Loss, features: Float64, scores: Float64, stacks: NDArray
     the next odd specimen. Fewer than two stacks leave nothing to choose by; 1000 then, as in the
     notes.
     """
-    folds = min(_INNER_FOLDS, len(np.unique(stacks)))
+    folds = min(_INNER_FOLDS, len(np.unique(examples.stacks)))
     if folds < 2:
         return 1000.0
-    splits = list(GroupKFold(folds).split(features, groups=stacks))
-    merits = {
-        alpha: _merits(loss, alpha, features, scores, stacks, splits=splits) for alpha in ALPHAS
-    }
+    splits = list(GroupKFold(folds).split(examples.features, groups=examples.stacks))
+    merits = {alpha: _merits(loss, alpha, examples, splits=splits) for alpha in ALPHAS}
     best = max(merits.values(), key=lambda found: float(found.mean()))
     enough = best.mean() - best.std(ddof=1) / math.sqrt(len(best))
     return max(alpha for alpha, found in merits.items() if found.mean() >= enough)
@@ -140,20 +170,17 @@ def choose_alpha(loss: Loss, features: Float64, scores: Float64, stacks: NDArray
 def _merits(
     loss: Loss,
     alpha: float,
-    features: Float64,
-    scores: Float64,
-    stacks: NDArray[np.str_],
+    examples: Examples,
     *,
     splits: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
 ) -> Float64:
     """Correlation with the labels of every stack when it is left out."""
+    scores = examples.scores
     predicted = np.zeros(len(scores))
     for train, test in splits:
-        fitted = fit_linear(
-            loss, features[train], scores[train], stacks[train].tolist(), alpha=alpha
-        )
-        predicted[test] = fitted.predict(features[test])
-    own = [stacks == stack for stack in np.unique(stacks)]
+        fitted = fit_linear(loss, examples.only(train), alpha=alpha)
+        predicted[test] = predicted_scores(fitted, examples.features[test])
+    own = [examples.stacks == stack for stack in np.unique(examples.stacks)]
     return np.array([_correlation(pearsonr, predicted[r], scores[r]) or 0.0 for r in own])
 
 
@@ -161,15 +188,15 @@ def summarise(left_out: Sequence[LeftOut]) -> Summary:
     """Mean and median over stacks, each stack counting once."""
     return Summary(
         stacks=len(left_out),
-        srcc=_spread([each.srcc for each in left_out]),
-        plcc=_spread([each.plcc for each in left_out]),
-        error_um=_spread([each.error_um for each in left_out]),
+        srcc=spread([each.srcc for each in left_out]),
+        plcc=spread([each.plcc for each in left_out]),
+        error_um=spread([each.error_um for each in left_out]),
         at_edge=sum(each.at_edge for each in left_out),
     )
 
 
 def _judge_stack(
-    name: str, rows: TrainingRows, predicted: Float64, own: NDArray[np.bool_]
+    name: str, rows: TrainingRows | LabelledPlanes, predicted: Float64, own: NDArray[np.bool_]
 ) -> LeftOut:
     z_um, labels, said = rows.z_um[own], rows.scores[own], predicted[own]
     if not np.isnan(z_um).any():
@@ -199,7 +226,8 @@ def _correlation(kind: Callable[..., tuple[float, float]], a: Float64, b: Float6
     return float(kind(a, b)[0])
 
 
-def _spread(values: Sequence[float | None]) -> Spread | None:
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Mean and median over stacks, and how sure the mean is; None where no value is known."""
     known = np.array([value for value in values if value is not None])
     if len(known) == 0:
         return None

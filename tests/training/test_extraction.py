@@ -18,6 +18,7 @@ from autofocus.errors import DataError
 from autofocus.training.extraction import extract_features
 from autofocus.training.feature_file import load_features, save_features
 from autofocus.training.stack_index import Plane, ZSource, index_stacks, write_index
+from autofocus.training.workers import Workers
 from models.encoders import CompactEncoder
 from models.reiqa import ExtractorSettings, ReIQA
 
@@ -56,7 +57,7 @@ def test_two_processes_give_the_same_numbers(tmp_path: Path, extractor: ReIQA) -
     write_stack(tmp_path / "S1", range(4), seed=0)
     planes = indexed(tmp_path)
     one = extract_features(extractor, planes, tmp_path / "one")
-    two = extract_features(extractor, planes, tmp_path / "two", jobs=2)
+    two = extract_features(extractor, planes, tmp_path / "two", workers=Workers(jobs=2))
     np.testing.assert_allclose(one.table.features, two.table.features, atol=1e-5)
 
 

@@ -14,8 +14,13 @@ from autofocus.errors import DataError
 from autofocus.training.feature_file import FeatureFile
 from autofocus.training.lab_head import TrainingOptions, report_json, report_markdown, train
 from autofocus.training.labels import focus_score
-from autofocus.training.leave_one_out import fit_with, leave_one_stack_out, summarise
-from autofocus.training.losses import Loss, fit_linear
+from autofocus.training.leave_one_out import (
+    examples_of,
+    fit_with,
+    leave_one_stack_out,
+    summarise,
+)
+from autofocus.training.losses import LOSSES, Loss, fit_linear
 from autofocus.training.prediction import predict_stacks
 from autofocus.training.stack_index import Plane
 from autofocus.training.tables import write_table
@@ -130,7 +135,7 @@ def test_one_stack_or_a_double_row_or_mixed_labels_are_refused(tmp_path: Path) -
         join(table, scores)
 
 
-@pytest.mark.parametrize("loss", ["ridge", "huber", "ranking"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_finds_the_plane_of_stacks_it_has_not_seen(
     rows: TrainingRows, loss: Loss
 ) -> None:
@@ -147,9 +152,9 @@ def test_every_loss_finds_the_plane_of_stacks_it_has_not_seen(
 def test_a_stack_is_never_in_its_own_fit(rows: TrainingRows) -> None:
     seen: list[set[str]] = []
 
-    def fit(features, scores, stacks):
-        seen.append(set(stacks))
-        return fit_linear("ridge", features, scores, stacks, alpha=1.0)
+    def fit(examples):
+        seen.append(set(examples.stacks))
+        return fit_linear("ridge", examples, alpha=1.0)
 
     leave_one_stack_out(rows, fit)
     everything = {"S1", "S2", "S3", "S4"}
@@ -167,25 +172,47 @@ def test_features_that_tell_nothing_are_reported_as_such(
 
 
 def test_huber_heeds_a_wrong_label_less_than_ridge(rows: TrainingRows) -> None:
-    x, y, stacks = rows.table.features.astype(float), rows.scores.copy(), rows.stacks
-    y[:2] = 8.0
+    examples = examples_of(rows)
+    wrong = replace(examples, scores=np.where(np.arange(len(rows)) < 2, 8.0, rows.scores))
+    fits = [fit_linear(loss, wrong, alpha=1.0) for loss in ("huber", "ridge")]
     errors = [
-        np.abs(fit_linear(loss, x, y, stacks, alpha=1.0).predict(x)[2:] - rows.scores[2:]).mean()
-        for loss in ("huber", "ridge")
+        np.abs(fitted.predict(examples.features)[2:] - rows.scores[2:]).mean() for fitted in fits
     ]
     assert errors[0] < 0.5 * errors[1]
 
 
 def test_ranking_looks_at_order_within_stacks_only(rows: TrainingRows) -> None:
-    x, stacks = rows.table.features.astype(float), rows.stacks
-    shifted = rows.scores + 5.0 * np.array([int(stack[1]) for stack in stacks])
-    plain = fit_linear("ranking", x, rows.scores, stacks, alpha=1.0)[-1].coef_
-    moved = fit_linear("ranking", x, shifted, stacks, alpha=1.0)[-1].coef_
+    examples = examples_of(rows)
+    shifted = rows.scores + 5.0 * np.array([int(stack[1]) for stack in rows.stacks])
+    plain = fit_linear("ranking", examples, alpha=1.0)[-1].coef_
+    moved = fit_linear("ranking", replace(examples, scores=shifted), alpha=1.0)[-1].coef_
     cosine = plain @ moved / np.linalg.norm(plain) / np.linalg.norm(moved)
     assert cosine == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["ridge", "huber", "ranking"])
+def test_multitask_makes_both_errors_small_with_slopes_that_are_alike(rows: TrainingRows) -> None:
+    """At a minimum of |X W - Y|^2 + alpha tr(W C^-1 W'), C = [[1, 0.5], [0.5, 1]]."""
+    examples, alpha = examples_of(rows), 10.0
+    fitted = fit_linear("multitask", examples, alpha=alpha)
+    x = fitted[0].transform(examples.features)
+    targets = np.stack([examples.scores, -examples.distance], axis=1)
+    y = (targets - targets.mean(axis=0)) / targets.std(axis=0)
+    slopes = fitted[1].coef_.T * [1, -1] / targets.std(axis=0)
+    pull = alpha * slopes @ np.linalg.inv([[1, 0.5], [0.5, 1]])
+    np.testing.assert_allclose(x.T @ (y - x @ slopes), pull, atol=1e-8)
+    score, distance = fitted.predict(examples.features).T
+    assert np.corrcoef(score, examples.scores)[0, 1] > 0.9
+    assert np.corrcoef(distance, examples.distance)[0, 1] > 0.8
+    assert distance.mean() == pytest.approx(examples.distance.mean())
+
+
+def test_multitask_without_z_is_refused(rows: TrainingRows) -> None:
+    nowhere = replace(rows, z_um=np.full(len(rows), np.nan))
+    with pytest.raises(DataError, match="51 of 51 have no z"):
+        train(nowhere, TrainingOptions("lab", loss="multitask", alpha=1.0))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_what_is_saved_predicts_the_same(tmp_path: Path, rows: TrainingRows, loss: Loss) -> None:
     options = TrainingOptions("lab", loss=loss, alpha=10.0, dof_um=1.5)
     head, _ = train(rows, options)
