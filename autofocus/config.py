@@ -116,6 +116,7 @@ class RigFile(_Section):
     runs_dir: Path | None = None
     stacks_dir: Path | None = None
     models_dir: Path | None = None
+    calibrations_dir: Path | None = None
 
     @model_validator(mode="after")
     def _check(self) -> RigFile:
@@ -164,8 +165,8 @@ class Rig:
         Default scorer, None for the package's own default.
     engine : {"auto", "torch", "openvino", "cuda"}
         What runs the encoders; see `models.engines`.
-    runs_dir, stacks_dir, models_dir : Path
-        Where runs, z-stacks and heads are kept.
+    runs_dir, stacks_dir, models_dir, calibrations_dir : Path
+        Where runs, z-stacks, heads and calibrations are kept.
     """
 
     name: str
@@ -177,6 +178,7 @@ class Rig:
     runs_dir: Path
     stacks_dir: Path
     models_dir: Path
+    calibrations_dir: Path
 
     def objective_for(self, label: str | None) -> Objective:
         """The objective in the light path.
@@ -270,6 +272,9 @@ def _rig(file: RigFile, path: Path) -> Rig:
         runs_dir=here / file.runs_dir if file.runs_dir else data / "runs",
         stacks_dir=here / file.stacks_dir if file.stacks_dir else data / "stacks",
         models_dir=here / file.models_dir if file.models_dir else data / "models",
+        calibrations_dir=(
+            here / file.calibrations_dir if file.calibrations_dir else data / "calibrations"
+        ),
     )
 
 

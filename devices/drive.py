@@ -76,6 +76,15 @@ class FocusDrive:
         self._check_limits(z_um)
         return self._travel(z_um, lambda: self._brake.pressed)
 
+    def move_straight_to(self, z_um: float) -> float:
+        """Go to a position as `move_to` does, but in one way: no run-up, no rest after it.
+
+        What play there is on the far side of the approach stays, and shows; see `move_to` for the
+        errors.
+        """
+        self._check_limits(z_um)
+        return self._travel(z_um, lambda: self._brake.pressed, straight=True)
+
     def return_to(self, z_um: float) -> float:
         """Go back to where a run began: the one move allowed while the brake is pressed.
 
@@ -119,13 +128,17 @@ class FocusDrive:
     def _limits(self) -> str:
         return f"{self._settings.z_min_um:g} to {self._settings.z_max_um:g} um"
 
-    def _travel(self, z_um: float, forbidden: Callable[[], bool]) -> float:
+    def _travel(
+        self, z_um: float, forbidden: Callable[[], bool], *, straight: bool = False
+    ) -> float:
         _refuse_if(forbidden, "moves are forbidden since a stop was requested; resume first")
         self._brake.wait_until_sent(self._settings.timeout_ms / 1000)
         here_um = self.z_um()
-        for leg_um in self._legs(here_um, z_um):
+        for leg_um in (z_um,) if straight else self._legs(here_um, z_um):
             self._seated_um = math.nan
             here_um = self._leg(here_um, leg_um, forbidden)
+        if straight:
+            return here_um  # not seated: the play may be on either side now
         if self._settings.settle_ms > 0:
             self._rest(forbidden)
             here_um = self.z_um()
