@@ -33,6 +33,8 @@ class FocusRequest:
     expected_z_um, expected_sigma_um : float or None
         Where focus is expected, with one standard deviation; both or none. The range then covers
         three of them to each side.
+    warm_start : bool
+        Let earlier locks nearby say where focus is expected; see `autofocus.warm_start`.
     strategy, scorer, head : str or None
         By name.
     roi : Roi or None
@@ -60,6 +62,7 @@ class FocusRequest:
     z_max_um: float | None = None
     expected_z_um: float | None = None
     expected_sigma_um: float | None = None
+    warm_start: bool = False
     strategy: str = "coarse_to_fine"
     scorer: str | None = None
     head: str | None = None
@@ -272,6 +275,8 @@ def _center_um(request: FocusRequest, *, start_z_um: float, low: float, high: fl
 
 def _expectation(request: FocusRequest) -> Expectation | None:
     z_um, sigma_um = request.expected_z_um, request.expected_sigma_um
+    if request.warm_start and (z_um is not None or request.center_um is not None):
+        raise RequestError("give warm_start, expected_z_um or center_um: one of them")
     if (z_um is None) != (sigma_um is None):
         raise RequestError("give expected_z_um and expected_sigma_um together, or neither")
     if z_um is None or sigma_um is None:

@@ -182,6 +182,10 @@ def _settings(search: RemoteSearch, *, absolute: bool) -> tuple[SearchSettings, 
 
 
 def _require_possible(request: FocusRequest) -> None:
+    if request.warm_start:
+        raise RequestError(
+            "warm_start needs our own microscope; give expected_z_um and expected_sigma_um"
+        )
     if request.max_seconds is not None:
         raise RequestError(
             "max_seconds cannot be kept here: the clock is yours. Stop asking when the time is "

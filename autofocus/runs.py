@@ -41,6 +41,23 @@ class RunStatus(str, Enum):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where on the specimen a run was, and through what.
+
+    Attributes
+    ----------
+    xy_um : tuple of float or None
+        Position of the XY stage; None without one.
+    objective, channel : str or None
+        Labels; None without a turret or a channel group.
+    """
+
+    xy_um: tuple[float, float] | None
+    objective: str | None
+    channel: str | None
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """All that is known of one run.
 
@@ -66,6 +83,8 @@ class RunRecord:
         The fault of a FAILED run.
     version : str
         Version of this package that made the run.
+    place : Place or None
+        Where a DONE run was; None in records of before 2026-11.
     """
 
     run_id: str
@@ -79,6 +98,7 @@ class RunRecord:
     result: FocusResult | None = None
     error: str | None = None
     version: str = __version__
+    place: Place | None = None
 
 
 _RECORD = TypeAdapter(RunRecord)
@@ -114,9 +134,10 @@ class RunFolder:
             frames.mkdir(exist_ok=True)
             tifffile.imwrite(frames / name, frame.image, description=json.dumps(settings))
 
-    def finish(self, result: FocusResult) -> RunRecord:
-        """Write the answer of the run."""
-        return self._close(replace(self._record, status=RunStatus.DONE, result=result))
+    def finish(self, result: FocusResult, place: Place | None = None) -> RunRecord:
+        """Write the answer of the run, and where it was."""
+        done = replace(self._record, status=RunStatus.DONE, result=result, place=place)
+        return self._close(done)
 
     def fail(self, error: str) -> RunRecord:
         """Write the fault that ended the run."""

@@ -36,7 +36,7 @@ def look(core: Core) -> View:
     magnifiers = set(core.labels_of("MagnifierDevice"))
     return View(
         positions={turret: _position(core, turret) for turret in sorted(turrets)},
-        xy_um=_xy_um(core),
+        xy_um=stage_xy_um(core),
         magnification=1.0 if magnifiers & switched else float(core.getMagnificationFactor()),
     )
 
@@ -70,7 +70,8 @@ def _position(core: Core, turret: str) -> str:
         return str(core.getState(turret))
 
 
-def _xy_um(core: Core) -> tuple[float, float] | None:
+def stage_xy_um(core: Core) -> tuple[float, float] | None:
+    """Position of the XY stage, um; None without one."""
     if not core.getXYStageDevice():
         return None
     x_um, y_um = core.getXYPosition()

@@ -180,6 +180,8 @@ class MicroscopeState:
         Label of the objective turret's position; None when there is no turret.
     pixel_size_um : float
         As the core computes it for this objective and binning; 0 when it does not know.
+    xy_um : tuple of float or None
+        Position of the XY stage; None without one.
     updated_s : float
         ``time.monotonic()`` of the last reading.
     """
@@ -195,6 +197,7 @@ class MicroscopeState:
     channel: str | None
     objective: str | None
     pixel_size_um: float
+    xy_um: tuple[float, float] | None
     busy: bool
     halted: bool
     devices: tuple[DeviceInfo, ...]

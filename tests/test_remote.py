@@ -199,6 +199,7 @@ def test_readings_beyond_the_budget_are_refused() -> None:
     ("wrong", "why"),
     [
         ({"start_z_um": 40.5}, "start_z_um"),
+        ({"warm_start": True}, "expected_z_um"),
         ({"max_seconds": 3.0}, "clock is yours"),
         ({"max_dose_ms": 30.0}, "needs exposure_ms"),
         ({"strategy": "hope"}, "unknown"),
