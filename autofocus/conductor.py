@@ -22,7 +22,15 @@ from autofocus.runs import RunFolder, RunRecord, RunStore, new_run_id
 from autofocus.scorers import LoadScorer
 from autofocus.stack_store import StackRecord, StackStore
 from autofocus.stacks import StackPlan, StackRequest, acquire_stack, plan_stack
-from devices import AcquisitionSettings, Frame, Halted, HardwareThread, Microscope
+from autofocus.warm_start import place_of, warmed
+from devices import (
+    AcquisitionSettings,
+    Frame,
+    Halted,
+    HardwareThread,
+    Microscope,
+    MicroscopeState,
+)
 from models.scorer import Scorer
 
 T = TypeVar("T")
@@ -218,6 +226,16 @@ class Conductor:
             head = self.rig.objective_for(self.microscope.state.objective).head
         return self.load_scorer(request.scorer, head)
 
+    def warmed(
+        self, request: FocusRequest, state: MicroscopeState
+    ) -> tuple[FocusRequest, tuple[str, ...]]:
+        """The request with what earlier runs tell, if it wants to know, and a note of it."""
+        if not request.warm_start:
+            return request, ()
+        now = datetime.now(timezone.utc)
+        request, told = warmed(request, self.runs, self.rig, state=state, now=now)
+        return request, (told,)
+
     def move_to(self, z_um: float) -> Future[float]:
         """Move the stage; the future holds z as read back, um.
 
@@ -350,11 +368,14 @@ class Conductor:
             folder.add(point)
 
         try:
+            # Read anew: the XY stage may have been moved by hand since.
+            state = self.microscope.refresh()
+            request, told = self.warmed(run.opening.request, state)
             result = run_focus(
                 self.rig,
                 self.microscope,
                 scorer,
-                run.opening.request,
+                request,
                 run_id=run.run_id,
                 on_reading=on_reading,
                 abort=run.abort,
@@ -363,7 +384,8 @@ class Conductor:
         except Exception as error:
             folder.fail(f"{type(error).__name__}: {error}")
             raise
-        return folder.finish(result)
+        result = replace(result, notes=(*told, *result.notes))
+        return folder.finish(result, place_of(request, state))
 
     def _take_stack(self, stack: LiveStack, request: StackRequest) -> StackRecord:
         try:

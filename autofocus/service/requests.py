@@ -76,6 +76,8 @@ class SearchBody(CameraBody):
     """Where focus is expected, um, from an earlier lock or a map."""
     expected_sigma_um: float | None = Field(default=None, gt=0)
     """How surely: one standard deviation, um."""
+    warm_start: bool = False
+    """Let earlier locks here or nearby say where focus is expected; a note says which."""
     strategy: str = "coarse_to_fine"
     """How to search."""
     scorer: str | None = None

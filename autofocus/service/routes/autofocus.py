@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
@@ -83,8 +84,10 @@ def plan_autofocus(conductor: TheConductor, body: SearchRequest) -> PlanOut:
     """Check a request against the rig and list where the first pass would go.
 
     Takes the same body as `POST /autofocus`. Touches no hardware, so it answers while a run is
-    going on too.
+    going on too; a warm start is then foreseen for where the XY stage was last seen.
     """
     state = conductor.microscope.state
-    planned = plan(conductor.rig, body.focus_request(), state=state)
+    request, told = conductor.warmed(body.focus_request(), state)
+    planned = plan(conductor.rig, request, state=state)
+    planned = replace(planned, notes=(*told, *planned.notes))
     return PlanOut.of(planned, settle_ms=conductor.rig.microscope.settle_ms)
