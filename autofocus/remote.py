@@ -26,8 +26,8 @@ from autofocus.search.protocol import (
 from devices import MicroscopeSettings
 from models.scorer import Scorer
 
-# A range beyond any microscope's is a mistake in the units, and would keep the service busy.
-MOST_DOF = 10_000
+# Twenty times the usual range. Memory for judging a curve grows with its square: 0.6 GB here.
+MOST_DOF = 1000
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _settings(search: RemoteSearch, *, absolute: bool) -> tuple[SearchSettings, 
     if widest_um > MOST_DOF * search.dof_um:
         raise RequestError(
             f"{widest_um:g} um are more than {MOST_DOF} depths of field of {search.dof_um:g} um; "
-            "check the units of the range, the limits and the optics"
+            "name a shorter range or narrower limits, and check the units of the optics"
         )
     return settings, notes
 

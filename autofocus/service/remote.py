@@ -153,7 +153,7 @@ class NextBody(Request):
 
     search: RemoteSearchBody
     """What to focus on; the same in every question of a run."""
-    readings: list[ReadingBody] = Field(default=[], max_length=10_000)
+    readings: list[ReadingBody] = Field(default=[], max_length=2000)
     """Every reading of the run, in the order in which they were asked for; none at the start."""
 
 
