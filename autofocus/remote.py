@@ -26,8 +26,8 @@ from autofocus.search.protocol import (
 from devices import MicroscopeSettings
 from models.scorer import Scorer
 
-# Twenty times the usual range. Memory for judging a curve grows with its square: 0.6 GB here.
-MOST_DOF = 1000
+# Ten times the usual range. Memory and time for judging a curve grow with the square of its length.
+MOST_DOF = 500
 
 
 @dataclass(frozen=True)
@@ -172,11 +172,10 @@ def _settings(search: RemoteSearch, *, absolute: bool) -> tuple[SearchSettings, 
         dof_um=search.dof_um,
         absolute=absolute,
     )
-    widest_um = max(settings.range_um, limits.z_max_um - limits.z_min_um)
-    if widest_um > MOST_DOF * search.dof_um:
+    if settings.range_um > MOST_DOF * search.dof_um:
         raise RequestError(
-            f"{widest_um:g} um are more than {MOST_DOF} depths of field of {search.dof_um:g} um; "
-            "name a shorter range or narrower limits, and check the units of the optics"
+            f"a range of {settings.range_um:g} um is more than {MOST_DOF} depths of field of "
+            f"{search.dof_um:g} um; give a smaller range_um, and check the units of the optics"
         )
     return settings, notes
 

@@ -204,6 +204,7 @@ def test_readings_beyond_the_budget_are_refused() -> None:
         ({"max_dose_ms": 30.0}, "needs exposure_ms"),
         ({"strategy": "hope"}, "unknown"),
         ({"center_um": 41.0}, "outside the permitted"),
+        ({"range_um": 701.0}, "500 depths of field"),
         ({"range_um": 1e300}, f"more than {MOST_DOF} depths of field"),
     ],
     ids=str,
