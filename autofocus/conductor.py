@@ -1,4 +1,4 @@
-"""One run or z-stack at a time, on the one thread that may talk to the hardware.
+"""One run, z-stack or calibration at a time, on the one thread that may talk to the hardware.
 
 Everything that moves goes through here: the service and the command line hand in what is wanted
 and get a future or a `LiveRun` back at once. Nothing here waits for the hardware.
@@ -14,12 +14,17 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Literal, TypeVar
 
+from autofocus.calibrating import CalibrationRequest, calibrate, plan_calibration
+from autofocus.calibration import CalibrationRecord
+from autofocus.calibration_plot import calibration_png
+from autofocus.calibration_store import Calibrations
 from autofocus.config import Rig
 from autofocus.errors import BusyError, StorageError
 from autofocus.focus import CurvePoint, run_focus
 from autofocus.planning import FocusRequest, plan
 from autofocus.runs import RunFolder, RunRecord, RunStore, new_run_id
-from autofocus.scorers import LoadScorer
+from autofocus.scorers import HeadChoice, LoadScorer, choose_head
+from autofocus.search.protocol import Reading
 from autofocus.stack_store import StackRecord, StackStore
 from autofocus.stacks import StackPlan, StackRequest, acquire_stack, plan_stack
 from autofocus.warm_start import place_of, warmed
@@ -99,6 +104,34 @@ class LiveStack:
 
 
 @dataclass(frozen=True)
+class LiveCalibration:
+    """A calibration that has the microscope, or had it.
+
+    Attributes
+    ----------
+    calibration_id : str
+        Sortable by start time.
+    request : CalibrationRequest
+        What was asked for.
+    readings : list of Reading
+        Grows by one per scored frame; only the hardware thread appends.
+    abort : threading.Event
+        Set to end it before its next move.
+    done : Future of CalibrationRecord
+        The calibration when it is kept; raises what ended it before.
+    """
+
+    calibration_id: str
+    request: CalibrationRequest
+    readings: list[Reading] = field(default_factory=list)
+    abort: threading.Event = field(default_factory=threading.Event)
+    done: Future[CalibrationRecord] = field(default_factory=Future)
+
+
+Live = LiveRun | LiveStack | LiveCalibration
+
+
+@dataclass(frozen=True)
 class Stop:
     """What became of a request to stop.
 
@@ -116,7 +149,7 @@ class Stop:
 
 
 class Conductor:
-    """Gives the microscope to one run, one z-stack or one command at a time.
+    """Gives the microscope to one run, z-stack, calibration or command at a time.
 
     Parameters
     ----------
@@ -127,7 +160,7 @@ class Conductor:
     load_scorer : callable of (scorer, head) -> Scorer
         Names as a request has them; None for the default.
     runs : RunStore
-        Where runs are kept; z-stacks are kept where the rig says.
+        Where runs are kept; z-stacks and calibrations are kept where the rig says.
     """
 
     def __init__(
@@ -138,9 +171,11 @@ class Conductor:
         self.load_scorer = load_scorer
         self.runs = runs
         self.stacks = StackStore(rig.stacks_dir)
+        self.calibrations = Calibrations(rig.calibrations_dir)
         self._hardware = HardwareThread()
         self._lock = threading.Lock()
-        self._live: LiveRun | LiveStack | None = None
+        self._live: Live | None = None
+        self._calibration: LiveCalibration | None = None
         self._stops = 0
 
     @property
@@ -162,8 +197,13 @@ class Conductor:
         return live if isinstance(live, LiveStack) else None
 
     @property
+    def calibration(self) -> LiveCalibration | None:
+        """The last calibration that was begun: it has the microscope until it is done."""
+        return self._calibration
+
+    @property
     def occupied(self) -> bool:
-        """Whether a run or a z-stack has the microscope."""
+        """Whether a run, a z-stack or a calibration has the microscope."""
         return self._live is not None
 
     def start(self, request: FocusRequest) -> LiveRun:
@@ -181,11 +221,12 @@ class Conductor:
         stops = self._stops
         self.refuse_if_busy()
         plan(self.rig, request, state=self.microscope.state)
-        scorer = self.scorer_for(request)
+        head = self._head_for(request, self.microscope.state)
+        scorer = self.load_scorer(request.scorer, head.name)
         run = LiveRun(self._opening(request, scorer))
         self._claim(run, stops)
         folder = self._released_on_failure(lambda: self.runs.begin(run.opening))
-        focus = partial(self._focus, run, scorer, folder)
+        focus = partial(self._focus, run, scorer, head, folder)
         self._hardware.submit(lambda: self._conduct(run.done, focus))
         return run
 
@@ -209,22 +250,50 @@ class Conductor:
         self._hardware.submit(lambda: self._conduct(stack.done, take))
         return stack
 
-    def scorer_for(self, request: FocusRequest) -> Scorer:
-        """Who scores the frames of a request.
-
-        The head of the objective in the light path belongs to the rig's own scorer.
+    def start_calibration(self, request: CalibrationRequest) -> LiveCalibration:
+        """Begin to calibrate and return while it goes on.
 
         Raises
         ------
-        ConfigError
-            When the rig file does not describe that objective.
+        BusyError
+            When something else has the microscope.
+        RequestError, ModelError, StorageError
+            When the rig or the scorer must refuse, or nothing can be written; nothing has moved.
+        Halted
+            When a stop came before it had the microscope.
+        """
+        stops = self._stops
+        self.refuse_if_busy()
+        plan_calibration(self.rig, request, state=self.microscope.state)
+        self.scorer_for(request)
+        self.calibrations.make_folder()
+        live = LiveCalibration(new_run_id(datetime.now(timezone.utc)), request)
+        self._claim(live, stops)
+        self._calibration = live
+        self._hardware.submit(lambda: self._conduct(live.done, partial(self._calibrate, live)))
+        return live
+
+    def scorer_for(self, request: FocusRequest | CalibrationRequest) -> Scorer:
+        """Who scores the frames of a request.
+
+        Where it names no head, the rig file may have one for the objective and channel.
+
+        Raises
+        ------
         ModelError
             When there is no such scorer or head, or its files are not what they should be.
         """
-        head = request.head
-        if head is None and request.scorer in (None, self.rig.scorer):
-            head = self.rig.objective_for(self.microscope.state.objective).head
-        return self.load_scorer(request.scorer, head)
+        head = self._head_for(request, self.microscope.state)
+        return self.load_scorer(request.scorer, head.name)
+
+    def _head_for(
+        self, request: FocusRequest | CalibrationRequest, state: MicroscopeState
+    ) -> HeadChoice:
+        wanted = request.stack.camera if isinstance(request, CalibrationRequest) else request
+        channel = wanted.channel or state.channel
+        return choose_head(
+            self.rig, request.scorer, request.head, objective=state.objective, channel=channel
+        )
 
     def warmed(
         self, request: FocusRequest, state: MicroscopeState
@@ -257,15 +326,17 @@ class Conductor:
         return self._command(lambda: self._snap(settings))
 
     def refuse_if_busy(self) -> None:
-        """Raise `BusyError` if a run or a z-stack has the microscope."""
+        """Raise `BusyError` if a run, a z-stack or a calibration has the microscope."""
         live = self._live
+        if isinstance(live, LiveCalibration):
+            raise BusyError(calibration_id=live.calibration_id)
         if isinstance(live, LiveStack):
             raise BusyError(stack_id=live.stack_id)
         if live:
             raise BusyError(live.run_id)
 
     def stop(self) -> Stop:
-        """Forbid every further move, abort the run or z-stack if there is one, halt the stage."""
+        """Forbid every further move, abort what has the microscope, halt the stage."""
         with self._lock:
             self._stops += 1
             live = self._live
@@ -337,7 +408,7 @@ class Conductor:
         if stops != self._stops:
             raise Halted("stopped before this command was begun; send it again if it is wanted")
 
-    def _claim(self, live: LiveRun | LiveStack, stops: int) -> None:
+    def _claim(self, live: Live, stops: int) -> None:
         live.done.set_running_or_notify_cancel()  # a client that hangs up must not cancel it
         with self._lock:
             self.refuse_if_busy()
@@ -362,14 +433,18 @@ class Conductor:
         self._live = None
         done.set_result(record)
 
-    def _focus(self, run: LiveRun, scorer: Scorer, folder: RunFolder) -> RunRecord:
+    def _focus(
+        self, run: LiveRun, scorer: Scorer, head: HeadChoice, folder: RunFolder
+    ) -> RunRecord:
         def on_reading(point: CurvePoint) -> None:
             run.readings.append(point)
             folder.add(point)
 
         try:
-            # Read anew: the XY stage may have been moved by hand since.
+            # Read anew: XY stage and turret may have been moved by hand since.
             state = self.microscope.refresh()
+            if head != (now := self._head_for(run.opening.request, state)):
+                head, scorer = now, self.load_scorer(run.opening.request.scorer, now.name)
             request, told = self.warmed(run.opening.request, state)
             result = run_focus(
                 self.rig,
@@ -384,6 +459,8 @@ class Conductor:
         except Exception as error:
             folder.fail(f"{type(error).__name__}: {error}")
             raise
+        if scorer.head and head.why:
+            told = (head.why, *told)
         result = replace(result, notes=(*told, *result.notes))
         return folder.finish(result, place_of(request, state))
 
@@ -400,6 +477,22 @@ class Conductor:
         except Exception as error:
             self.stacks.fail(stack.record(), f"{type(error).__name__}: {error}")
             raise
+
+    def _calibrate(self, live: LiveCalibration) -> CalibrationRecord:
+        # Read anew: the turret may have been moved by hand since.
+        self.microscope.refresh()
+        scorer = self.scorer_for(live.request)
+        record = calibrate(
+            self.rig,
+            self.microscope,
+            scorer,
+            live.request,
+            calibration_id=live.calibration_id,
+            abort=live.abort,
+            on_reading=live.readings.append,
+        )
+        self.calibrations.add(record, calibration_png(record))
+        return record
 
     def _snap(self, settings: AcquisitionSettings) -> Frame:
         with self.microscope.acquisition(settings):

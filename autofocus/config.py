@@ -94,6 +94,23 @@ class OpticsSection(_Section):
         )
 
 
+class HeadSection(_Section):
+    """One of ``[[heads]]``: the head of an objective, of a channel, or of both together."""
+
+    head: str
+    objective: str | None = None
+    channel: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> HeadSection:
+        if self.objective is None and self.channel is None:
+            raise ValueError(
+                f"head {self.head!r} needs an `objective`, a `channel` or both; for everything "
+                "else the head in use is taken (PUT /heads/active)"
+            )
+        return self
+
+
 class SearchSection(_Section):
     """``[search]``: defaults of a run, where the depth of field alone does not choose well."""
 
@@ -110,6 +127,7 @@ class RigFile(_Section):
     microscope: MicroscopeSection
     optics: OpticsSection | None = None
     objectives: tuple[OpticsSection, ...] = ()
+    heads: tuple[HeadSection, ...] = ()
     search: SearchSection = SearchSection()
     scorer: str | None = None
     engine: EngineName = "auto"
@@ -125,7 +143,18 @@ class RigFile(_Section):
         labels = [objective.label for objective in self.objectives]
         if len(labels) > 1 and (None in labels or len(set(labels)) < len(labels)):
             raise ValueError("several [[objectives]] need a different `label` each")
+        self._check_heads(labels)
         return self
+
+    def _check_heads(self, labels: list[str | None]) -> None:
+        conditions = [(each.objective, each.channel) for each in self.heads]
+        conditions += [(each.label, None) for each in self.objectives if each.head]
+        double = next((each for each in conditions if conditions.count(each) > 1), None)
+        if double is not None:
+            raise ValueError(f"two heads for objective {double[0]!r}, channel {double[1]!r}")
+        for objective, _ in conditions:
+            if labels and None not in labels and objective not in (None, *labels):
+                raise ValueError(f"[[heads]] objective {objective!r} is none of [[objectives]]")
 
 
 @dataclass(frozen=True)
@@ -148,6 +177,24 @@ class Objective:
 
 
 @dataclass(frozen=True)
+class HeadRule:
+    """A head and what it is for; an objective or channel that is None is any."""
+
+    head: str
+    objective: str | None = None
+    channel: str | None = None
+
+    def fits(self, objective: str | None, channel: str | None) -> bool:
+        """Whether it is for these."""
+        return self.objective in (None, objective) and self.channel in (None, channel)
+
+    @property
+    def specificity(self) -> tuple[bool, bool]:
+        """Larger is more specific; another objective changes frames more than another channel."""
+        return self.objective is not None, self.channel is not None
+
+
+@dataclass(frozen=True)
 class Rig:
     """A microscope as its rig file describes it.
 
@@ -167,6 +214,8 @@ class Rig:
         What runs the encoders; see `models.engines`.
     runs_dir, stacks_dir, models_dir, calibrations_dir : Path
         Where runs, z-stacks, heads and calibrations are kept.
+    heads : tuple of HeadRule
+        Besides those of the objectives; see `head_rules`.
     """
 
     name: str
@@ -179,6 +228,7 @@ class Rig:
     stacks_dir: Path
     models_dir: Path
     calibrations_dir: Path
+    heads: tuple[HeadRule, ...] = ()
 
     def objective_for(self, label: str | None) -> Objective:
         """The objective in the light path.
@@ -203,6 +253,17 @@ class Rig:
             f"objective {label!r} is not in the rig file (it has {known}); "
             "add an [[objectives]] table with its na, immersion_index and pixel_size_um"
         )
+
+    @property
+    def head_rules(self) -> tuple[HeadRule, ...]:
+        """Heads for one objective or channel: those of ``[[heads]]`` and of the objectives."""
+        own = (HeadRule(each.head, each.label) for each in self.objectives if each.head)
+        return (*self.heads, *own)
+
+    def head_rule(self, objective: str | None, channel: str | None) -> HeadRule | None:
+        """The most specific rule for an objective and a channel; None when none fits."""
+        fitting = [rule for rule in self.head_rules if rule.fits(objective, channel)]
+        return max(fitting, key=lambda rule: rule.specificity, default=None)
 
     def optics_for(self, label: str | None) -> Optics:
         """Optics of the objective in the light path; see `objective_for`."""
@@ -275,6 +336,7 @@ def _rig(file: RigFile, path: Path) -> Rig:
         calibrations_dir=(
             here / file.calibrations_dir if file.calibrations_dir else data / "calibrations"
         ),
+        heads=tuple(HeadRule(each.head, each.objective, each.channel) for each in file.heads),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -102,6 +103,54 @@ class Scorers:
         if head is None:
             head = self.active.name if name == DEFAULT_SCORER else DEFAULT_HEAD
         return self._load(name, head)
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """Which head scores a run.
+
+    Attributes
+    ----------
+    name : str or None
+        None is the one in use.
+    why : str or None
+        For people; None where the rig file leaves nothing to choose.
+    """
+
+    name: str | None
+    why: str | None = None
+
+
+def choose_head(
+    rig: Rig, scorer: str | None, head: str | None, *, objective: str | None, channel: str | None
+) -> HeadChoice:
+    """Choose a request's own head, else the most specific of the rig file, else the one in use.
+
+    Parameters
+    ----------
+    rig : Rig
+        Its heads belong to its own scorer.
+    scorer, head : str or None
+        As a request names them.
+    objective, channel : str or None
+        In the light path.
+    """
+    if not rig.head_rules or scorer not in (None, rig.scorer or DEFAULT_SCORER):
+        return HeadChoice(head)
+    here = f"objective {objective or 'not known'}, channel {channel or 'not known'}"
+    if head is not None:
+        return HeadChoice(head, f"head {head}, as asked for ({here})")
+    rule = rig.head_rule(objective, channel)
+    if rule is None:
+        return HeadChoice(None, f"the head in use, since the rig file has none for {here}")
+    chosen_for = " and ".join(
+        f"{what} {name}"
+        for what, name in (("objective", rule.objective), ("channel", rule.channel))
+        if name is not None
+    )
+    return HeadChoice(
+        rule.head, f"head {rule.head} of the rig file, for {chosen_for or 'every objective'}"
+    )
 
 
 def registry_of(rig: Rig) -> Registry:

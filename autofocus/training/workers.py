@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import joblib
 
@@ -69,9 +70,10 @@ def _client(address: str) -> Iterator[Any]:
             "--dask needs Dask, which is not installed: pip install 'reiqa-autofocus[dask]', here "
             "and on the workers"
         ) from error
+    _require_address(address)
     try:
         client = Client(address, timeout=_PATIENCE_S, set_as_default=False)
-    except (OSError, ValueError) as error:  # no answer; no address
+    except OSError as error:
         raise ClusterError(
             f"no Dask scheduler answers at {address} within {_PATIENCE_S} s ({error}); start one "
             "with `dask scheduler` and give the tcp:// address that it prints"
@@ -79,6 +81,19 @@ def _client(address: str) -> Iterator[Any]:
     with client:
         _require_this_program(client, address)
         yield client
+
+
+def _require_address(text: str) -> None:
+    try:
+        parts = urlsplit(text)
+        complete = parts.scheme in ("tcp", "tls") and bool(parts.hostname and parts.port)
+    except ValueError:
+        complete = False
+    if not complete:
+        raise ClusterError(
+            f"{text!r} is no address of a Dask scheduler; give it as `dask scheduler` prints it, "
+            "such as tcp://10.0.0.5:8786"
+        )
 
 
 def _require_this_program(client: Any, address: str) -> None:

@@ -11,9 +11,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from autofocus.conductor import Conductor
-from autofocus.errors import ConfigError
 from autofocus.heads import Heads
-from autofocus.scorers import DEFAULT_SCORER
+from autofocus.scorers import DEFAULT_SCORER, choose_head
 from autofocus.service.dependencies import TheConductor, TheHeads
 from autofocus.service.event_stream import event, stream
 from autofocus.service.head_answers import ActiveHeadOut, HeadList, HeadOut, StepOut
@@ -166,9 +165,8 @@ def _overruled(conductor: Conductor, heads: Heads) -> str | None:
     """Why the next run uses another head, if it does."""
     if (scorer := heads.default_scorer) != DEFAULT_SCORER:
         return f"this rig scores with {scorer}; ask for scorer {DEFAULT_SCORER}"
-    label = conductor.microscope.state.objective
-    try:
-        own = conductor.rig.objective_for(label).head
-    except ConfigError as error:
-        return str(error)
-    return f"the rig file names the head {own} for objective {label}" if own else None
+    state = conductor.microscope.state
+    chosen = choose_head(
+        conductor.rig, None, None, objective=state.objective, channel=state.channel
+    )
+    return f"the next run takes {chosen.why}" if chosen.name else None
