@@ -25,6 +25,7 @@ from autofocus import terminal
 from autofocus.commands import bench, data, models
 from autofocus.commands.arguments import AsJson, ConfigFile
 from autofocus.commands.features import features
+from autofocus.commands.finetune import finetune_network
 from autofocus.commands.predict import predict
 from autofocus.commands.score import score
 from autofocus.commands.train import train_head
@@ -64,6 +65,7 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.command()(features)
 app.command("train")(train_head)
+app.command("finetune")(finetune_network)
 app.command()(predict)
 app.command("pretrain")(pretrain_encoders)
 app.command("fit-default-head")(fit_default_head)

@@ -81,7 +81,7 @@ def load_published_encoder(path: Path) -> nn.Module:
         When the file cannot be read without executing code from it, or when a tensor is missing,
         unknown, of another shape or type, or not finite. Nothing is skipped.
     """
-    return _resnet50(_encoder_tensors(_read_pickle(path), path), path)
+    return _resnet50(_encoder_tensors(read_pickle(path), path), path)
 
 
 def load_compact_encoder(path: Path) -> CompactEncoder:
@@ -240,9 +240,16 @@ def _read_safetensors(path: Path) -> StateDict:
         raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
-def _read_pickle(path: Path) -> object:
+def read_pickle(path: Path) -> object:
+    """Tensors and numbers of a PyTorch file; nothing in it is executed.
+
+    Raises
+    ------
+    CheckpointError
+        When it is absent, damaged, or holds anything else.
+    """
     if not path.is_file():
-        raise CheckpointError(f"no file {path}; docs/models.md tells where the authors publish it")
+        raise CheckpointError(f"no file {path}; docs/models.md tells what is published where")
     try:
         with _numpy_scalars_allowed():
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -2,8 +2,9 @@
 
 A folder of models holds ``compact/`` and ``published/``, each with the encoders
 (`models.checkpoints`), a default head in ``head/`` and further ones in ``heads/<name>/``
-(`models.head`), and ``ensemble.json`` (`models.ensemble`). Several folders are searched, later
-ones first, so that a user's own encoders and heads stand before those that came with the program.
+(`models.head`), ``ensemble.json`` (`models.ensemble`), and networks in ``finetuned/<name>/``
+(`models.finetuned`). Several folders are searched, later ones first, so that a user's own encoders
+and heads stand before those that came with the program.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from models.engines import EngineChoice, choose_engine
 from models.ensemble import NAME as ENSEMBLE
 from models.ensemble import Ensemble, EnsembleScorer
 from models.errors import HeadError, UnknownScorer
+from models.finetuned import FineTunedScorer, load_finetuned, read_finetuned_manifest
 from models.head import Head, load_head, read_head_manifest
 from models.reiqa import ExtractorSettings, ReIQA
 from models.reiqa_scorer import ReIQAScorer
@@ -33,6 +35,8 @@ from models.scorer import Scorer
 
 DEFAULT_HEAD = "default"
 ENSEMBLE_FILE = "ensemble.json"
+FINETUNED = "finetuned"
+"""Folder of networks in a folder of models."""
 
 _LAYOUTS: dict[str, Layout] = {"reiqa-compact": "compact", "reiqa-published": "published"}
 
@@ -61,6 +65,11 @@ def builtin_folder() -> Path:
     return Path(__file__).parent / "weights"
 
 
+def is_taken(name: str) -> bool:
+    """Whether a scorer that is not fine-tuned has this name."""
+    return name in (*MEASURES, *_LAYOUTS, ENSEMBLE)
+
+
 class Registry:
     """The scorers in some folders, and the classical measures.
 
@@ -84,7 +93,8 @@ class Registry:
             if (folder := self._encoders(layout)) is not None
         )
         fitted = (Entry(ENSEMBLE, path.parent, ()) for path in self._ensembles()[:1])
-        return (*learned, *fitted, *(Entry(name, None, ()) for name in MEASURES))
+        tuned = (Entry(name, folder, ()) for name, folder in self._finetuned().items())
+        return (*learned, *tuned, *fitted, *(Entry(name, None, ()) for name in MEASURES))
 
     def show(self, name: str) -> dict[str, Any]:
         """Manifests of a scorer's encoders and heads, JSON-able.
@@ -97,6 +107,9 @@ class Registry:
             return {"name": name, "kind": "classical measure"}
         if name == ENSEMBLE:
             return {"name": name, "kind": "ridge on log measures", **asdict(self._load_ensemble())}
+        if tuned := self._finetuned().get(name):
+            shown = asdict(read_finetuned_manifest(tuned))
+            return {"name": name, "kind": "fine-tuned network", "folder": str(tuned), **shown}
         layout, folder = self._require(name)
         heads = self._heads(layout)
         return {
@@ -113,8 +126,8 @@ class Registry:
         Returns
         -------
         dict
-            SHA-256 by part: ``content``, ``quality`` and ``head <name>``; nothing for a classical
-            measure, which has no files.
+            SHA-256 by part: ``content``, ``quality`` and ``head <name>``, or ``weights`` of a
+            fine-tuned network; nothing for a classical measure, which has no files.
 
         Raises
         ------
@@ -128,6 +141,8 @@ class Registry:
         if name == ENSEMBLE:
             self._load_ensemble()
             return {}
+        if tuned := self._finetuned().get(name):
+            return {"weights": load_finetuned(tuned).manifest.weights_sha256}
         layout, folder = self._require(name)
         manifest = load_encoders(folder).manifest
         found = dict(zip(BRANCHES, (manifest.content_sha256, manifest.quality_sha256), strict=True))
@@ -152,10 +167,10 @@ class Registry:
         Parameters
         ----------
         name : str
-            ``reiqa-compact``, ``reiqa-published``, ``classical_ensemble`` or a key of
-            `models.classical.MEASURES`.
+            ``reiqa-compact``, ``reiqa-published``, ``classical_ensemble``, a fine-tuned network's
+            name or a key of `models.classical.MEASURES`.
         head : str
-            Which of the heads in `list`; classical measures have none.
+            Which of the heads in `list`; classical measures and fine-tuned networks have none.
 
         Raises
         ------
@@ -168,6 +183,8 @@ class Registry:
             return ClassicalScorer(name)
         if name == ENSEMBLE:
             return EnsembleScorer(self._load_ensemble())
+        if tuned := self._finetuned().get(name):
+            return self._load_finetuned(name, tuned)
         return self._load_learned(name, head)
 
     def load_extractor(self, name: str, settings: ExtractorSettings | None = None) -> ReIQA:
@@ -207,6 +224,21 @@ class Registry:
         extractor = self.load_extractor(name, settings)
         fitted: Head = load_head(folder, extractor=extractor)
         return ReIQAScorer(extractor, fitted, ClassicalScorer(DEFAULT_MEASURE))
+
+    def _load_finetuned(self, name: str, folder: Path) -> FineTunedScorer:
+        fitted = load_finetuned(folder)
+        # Small networks, like the compact encoders.
+        forward = choose_engine(self.engine, "compact").compile(fitted.network)
+        referee = ClassicalScorer(DEFAULT_MEASURE)
+        return FineTunedScorer(name, fitted.manifest, fitted.usual, forward, referee)
+
+    def _finetuned(self) -> dict[str, Path]:
+        """Folders of networks by name; one that takes the name of another scorer is left out."""
+        found: dict[str, Path] = {}
+        for folder in self.folders:
+            paths = sorted(folder.glob(f"{FINETUNED}/*/manifest.json"))
+            found |= {path.parent.name: path.parent for path in paths}
+        return {name: folder for name, folder in found.items() if not is_taken(name)}
 
     def _ensembles(self) -> Sequence[Path]:
         found = (folder / ENSEMBLE_FILE for folder in reversed(self.folders))

@@ -1,4 +1,4 @@
-"""Features joined with labels: by full path and page, never by base name or position."""
+"""Planes and features joined with labels: by full path and page, never by name or position."""
 
 from __future__ import annotations
 
@@ -17,6 +17,40 @@ from autofocus.training.stack_index import Plane, PlaneKey, plane_key, require_u
 from autofocus.training.tables import Row, Table, locate, read_table
 
 Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LabelledPlanes:
+    """Planes with their labels.
+
+    Attributes
+    ----------
+    planes : tuple of Plane
+        Those that have a label.
+    rows : tuple of int
+        Where each was among the planes given.
+    scores, z_um, z_in_focus_um, sigma_um
+        As of `TrainingRows`.
+    without_label, without_plane : tuple of Path
+        Planes and labels that are alone.
+    """
+
+    planes: tuple[Plane, ...]
+    rows: tuple[int, ...]
+    scores: Float64
+    z_um: Float64
+    z_in_focus_um: Float64
+    sigma_um: float
+    without_label: tuple[Path, ...]
+    without_plane: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def stacks(self) -> NDArray[np.str_]:
+        """Stack of each plane."""
+        return np.array([plane.stack for plane in self.planes])
 
 
 @dataclass(frozen=True)
@@ -89,42 +123,62 @@ def join(
     DataError
         When no row is in both, a row is twice in one of them, or there is only one stack.
     """
+    found = label_planes(table.planes, scores, target=target, sigma_um=sigma_um, root=root)
+    return TrainingRows(
+        table=table.only(found.rows),
+        scores=found.scores,
+        z_um=found.z_um,
+        z_in_focus_um=found.z_in_focus_um,
+        sigma_um=found.sigma_um,
+        without_label=found.without_label,
+        without_features=found.without_plane,
+    )
+
+
+def label_planes(
+    planes: Sequence[Plane],
+    scores: Path,
+    *,
+    target: str = "focus_score",
+    sigma_um: float = 2.0,
+    root: Path | None = None,
+) -> LabelledPlanes:
+    """Find the label of every plane in a CSV file; see `join`."""
     labels = _read_labels(read_table(scores), target, sigma_um, root)
-    keys = [_key(plane, scores.parent, root) for plane in table.planes]
-    require_unique(keys, Path("the file of features"))
+    keys = [_key(plane, scores.parent, root) for plane in planes]
+    require_unique(keys, Path("the file of images or features"))
     rows = [row for row, key in enumerate(keys) if key in labels]
     if not rows:
         raise DataError(
-            f"no image is both in the features ({table.planes[0].path}, ...) and in {scores} "
+            f"no image is both in the images or features ({planes[0].path}, ...) and in {scores} "
             f"({next(iter(labels.values())).path}, ...); if they name the same files of another "
             "computer, give --root, the top folder of the images"
         )
-    kept = table.only(rows)
+    kept = tuple(planes[row] for row in rows)
     found = [labels[keys[row]] for row in rows]
     z_um = np.array(
         [
             p.z_um if math.isnan(f.z_um) and p.z_um is not None else f.z_um
-            for p, f in zip(kept.planes, found, strict=True)
+            for p, f in zip(kept, found, strict=True)
         ]
     )
     y = np.array([label.score for label in found])
-    joined = TrainingRows(
-        table=kept,
+    labelled = LabelledPlanes(
+        planes=kept,
+        rows=tuple(rows),
         scores=y,
         z_um=z_um,
-        z_in_focus_um=_z_in_focus(kept.planes, found, y, z_um),
+        z_in_focus_um=_z_in_focus(kept, found, y, z_um),
         sigma_um=_one_sigma(found, sigma_um, scores),
-        without_label=tuple(
-            p.path for p, k in zip(table.planes, keys, strict=True) if k not in labels
-        ),
-        without_features=tuple(labels[key].path for key in labels.keys() - set(keys)),
+        without_label=tuple(p.path for p, k in zip(planes, keys, strict=True) if k not in labels),
+        without_plane=tuple(labels[key].path for key in labels.keys() - set(keys)),
     )
-    if len(np.unique(joined.stacks)) < 2:
+    if len(np.unique(labelled.stacks)) < 2:
         raise DataError(
-            f"all {len(joined)} labelled planes belong to stack {joined.stacks[0]}; a head is "
+            f"all {len(labelled)} labelled planes belong to stack {kept[0].stack}; a head is "
             "checked on stacks it has not seen, so give two stacks or more"
         )
-    return joined
+    return labelled
 
 
 def read_scores(
