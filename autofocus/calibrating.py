@@ -47,10 +47,12 @@ RESPONSES = 3
 # No camera is known to hand out frames older than this.
 MOST_STALE = 3
 # When the frames of a response begin, s after arrival: each 1.4 times as late as the one before,
-# so that few exposures tell 15 ms as well as 1 s.
-INSTANTS_S = (0.0, *(0.015 * 1.4**k for k in range(13)))
+# so that few exposures tell 15 ms as well as 0.6 s.
+INSTANTS_S = (0.0, *(0.015 * 1.4**k for k in range(12)))
+# Rest before a frame that need only be near the peak, whatever the settle time is.
+PAUSE_S = 0.25
 LEAST_OF_A_RESPONSE = 6
-ARRIVALS = 8
+ARRIVALS = 12
 # The move whose settle time is measured: a coarse step or so.
 HOP_DOF = 4.0
 # Light lost between the passes that is worth a word.
@@ -334,14 +336,14 @@ class _Measurement:
         series = [self._response(proven, flank) for _ in range(RESPONSES)]
         self._stale = max(stale for stale, _ in series)
         responses = tuple(samples[self._stale :] for _, samples in series)
-        settling = settling_of(responses, flank, noise=proven.back.noise, dof_um=self._plan.dof_um)
+        settling = settling_of(responses, flank, dof_um=self._plan.dof_um)
         return responses, settling
 
     def _response(self, proven: ProvenPeak, flank: Flank) -> tuple[int, tuple[Sample, ...]]:
         # From the far end each time, so that the play is taken up before the move that counts.
         far_um = self._plan.z_um[0]
         self._hands.go(far_um, straight=True)
-        self._hands.go(proven.peak.z_um, rest_s=INSTANTS_S[-1])
+        self._hands.go(proven.peak.z_um, rest_s=PAUSE_S)
         before = self._hands.scored(self._hands.snap()).reading
         self._hands.go(far_um, straight=True)
         frames = [self._hands.snap() for _ in range(MOST_STALE + 1)]

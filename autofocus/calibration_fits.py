@@ -185,24 +185,23 @@ def stale_frames(before: Reading, after: Sequence[Reading], *, height: float) ->
     return count
 
 
-def settling_of(
-    responses: Sequence[Sequence[Sample]], flank: Flank, *, noise: float, dof_um: float
-) -> Settling:
+def settling_of(responses: Sequence[Sequence[Sample]], flank: Flank, *, dof_um: float) -> Settling:
     """When the scores after a move no longer change, by the median of the responses.
 
     Parameters
     ----------
     responses : sequence of sequence of Sample
         Frames at rest on the flank, each after the same move; stale ones left out.
-    noise : float
-        Standard deviation of one score.
     """
     count = min(map(len, responses))
     score = np.array([[sample.score for sample in r[:count]] for r in responses])
     t_s = np.median([[sample.t_s for sample in r[:count]] for r in responses], axis=0)
-    still = score[:, -TAIL:]
-    noise = max(noise, float(np.sqrt(still.var(axis=1, ddof=1).mean())))
-    change = np.median(score - np.median(still, axis=1, keepdims=True), axis=0)
+    after_rest = score - np.median(score[:, -TAIL:], axis=1, keepdims=True)
+    change = np.median(after_rest, axis=0)
+    # What the responses have in common is the stage; what they differ by is noise.
+    differ = after_rest - after_rest.mean(axis=0)
+    freedom = 1 - 1 / len(responses)
+    noise = MAD_TO_SIGMA * float(np.median(np.abs(differ))) / freedom**0.5
     threshold = max(UNLIKE * noise, INVISIBLE_DOF * dof_um * abs(flank.slope))
     threshold_um = threshold / abs(flank.slope)
     unlike = np.abs(change) > threshold

@@ -1,7 +1,7 @@
 """The ``autofocus`` command.
 
-Exit codes: 0 done (for ``focus``: only when locked), 1 another verdict, 2 a fault or a bad
-configuration.
+Exit codes: 0 done (for ``focus``: only when locked), 1 another verdict or nothing to calibrate
+with, 2 a fault or a bad configuration.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from autofocus import terminal
+from autofocus.calibration import CalibrationRecord
 from autofocus.commands import bench, data, models
 from autofocus.commands.arguments import AsJson, ConfigFile
 from autofocus.commands.features import features
@@ -30,10 +31,10 @@ from autofocus.commands.predict import predict
 from autofocus.commands.score import score
 from autofocus.commands.train import train_head
 from autofocus.commands.training import fit_default_head, pretrain_encoders
-from autofocus.conductor import Conductor, LiveRun
+from autofocus.conductor import Conductor
 from autofocus.config import Rig, load_rig
-from autofocus.errors import AutofocusError
-from autofocus.options import takes_search_options
+from autofocus.errors import AutofocusError, NoFocusCurve
+from autofocus.options import takes_options_of
 from autofocus.planning import FocusRequest
 from autofocus.planning import plan as plan_focus
 from autofocus.replay import replay_rig
@@ -42,7 +43,8 @@ from autofocus.scorers import scorers_of
 from autofocus.service.access import is_loopback
 from autofocus.service.answers import PlanOut, RunOut
 from autofocus.service.app import create_app
-from autofocus.service.requests import SearchBody
+from autofocus.service.calibration_answers import CalibrationOut
+from autofocus.service.requests import CalibrationBody, SearchBody
 from autofocus.service.server import Server
 from devices import DeviceError, Microscope, MicroscopeState
 from models.errors import ModelError
@@ -140,7 +142,7 @@ def serve(
 
 
 @app.command()
-@takes_search_options
+@takes_options_of(SearchBody)
 def focus(
     body: SearchBody,
     config: ConfigFile = None,
@@ -165,7 +167,7 @@ def focus(
 
 
 @app.command()
-@takes_search_options
+@takes_options_of(SearchBody)
 def plan(
     body: SearchBody,
     config: ConfigFile = None,
@@ -189,6 +191,42 @@ def plan(
         )
     else:
         terminal.print_plan(planned, Console())
+
+
+@app.command()
+@takes_options_of(CalibrationBody)
+def calibrate(
+    body: CalibrationBody,
+    config: ConfigFile = None,
+    start_z_um: StartZ = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure focus curve, backlash, settle time and repeatability around here, and keep them.
+
+    Focus first. Exit code 1 when no peak was proven; Ctrl-C ends it and keeps nothing.
+    """
+    console = Console(stderr=True, quiet=as_json)
+    rig = load_rig(config)
+    try:
+        with _conducting(rig, start_z_um) as conductor:
+            record = _calibrate_once(conductor, body, console)
+            report = conductor.calibrations.report(record.calibration_id)
+    except NoFocusCurve as refusal:
+        print(f"autofocus: {refusal}", file=sys.stderr)
+        raise typer.Exit(NOT_LOCKED) from None
+    terminal.print_calibration(record, report, console)
+    if as_json:
+        typer.echo(CalibrationOut.of(record).model_dump_json(indent=2, exclude={"report"}))
+
+
+def _calibrate_once(
+    conductor: Conductor, body: CalibrationBody, console: Console
+) -> CalibrationRecord:
+    request = body.calibration_request()
+    live = conductor.start_calibration(request)
+    _announce(conductor.rig, conductor.microscope.state, conductor.scorer_for(request), console)
+    _watch(live.done, conductor, console, lambda: f"{len(live.readings)} frames scored")
+    return live.done.result()
 
 
 @contextmanager
@@ -223,30 +261,42 @@ def _numbers(text: str | None) -> tuple[float, ...] | None:
 def _focus_once(
     rig: Rig, body: SearchBody, start_z_um: float | None, console: Console
 ) -> RunRecord:
+    with _conducting(rig, start_z_um) as conductor:
+        request = body.focus_request()
+        run = conductor.start(request)
+        _announce(rig, conductor.microscope.state, conductor.scorer_for(request), console)
+        _watch(run.done, conductor, console, lambda: terminal.running(run.record(), console))
+        return run.done.result()
+
+
+@contextmanager
+def _conducting(rig: Rig, start_z_um: float | None) -> Iterator[Conductor]:
+    """The rig's microscope, at the position to start from."""
     microscope = Microscope.open(rig.microscope)
     conductor = Conductor(rig, microscope, scorers_of(rig), RunStore(rig.runs_dir))
     try:
         if start_z_um is not None:
             conductor.move_to(start_z_um).result()
-        request = body.focus_request()
-        run = conductor.start(request)
-        _announce(rig, microscope.state, conductor.scorer_for(request), console)
-        return _follow(run, conductor, console)
+        yield conductor
     finally:
         conductor.close()
 
 
-def _follow(run: LiveRun, conductor: Conductor, console: Console) -> RunRecord:
-    """Show the run until it is over; Ctrl-C ends it early."""
-    with Live(console=console, transient=True, auto_refresh=False) as live:
-        while not run.done.done():
+def _watch(
+    done: Future[Any],
+    conductor: Conductor,
+    console: Console,
+    show: Callable[[], RenderableType],
+) -> None:
+    """Show what has the microscope until it is over; Ctrl-C ends it early."""
+    with Live(console=console, transient=True, auto_refresh=False) as display:
+        while not done.done():
             try:
-                wait([run.done], timeout=_REDRAW_S)
-                live.update(terminal.running(run.record(), console), refresh=console.is_terminal)
+                wait([done], timeout=_REDRAW_S)
+                display.update(show(), refresh=console.is_terminal)
             except KeyboardInterrupt:
                 conductor.stop()
                 console.print("stopping; the microscope is put back as soon as it is free")
-    return run.done.result()
 
 
 def _announce(rig: Rig, state: MicroscopeState, scorer: Scorer, console: Console) -> None:

@@ -53,9 +53,7 @@ class BusyError(AutofocusError):
             if run_id
             else f"{who} has the microscope; wait for it or end it with POST /stop"
         )
-        self.run_id = run_id
-        self.stack_id = stack_id
-        self.calibration_id = calibration_id
+        self.who = {"run_id": run_id, "stack_id": stack_id, "calibration_id": calibration_id}
 
 
 class NoFocusCurve(AutofocusError):  # noqa: N818 - reads as what happened

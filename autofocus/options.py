@@ -1,35 +1,42 @@
-"""The options of a search at the terminal, made from the body that HTTP takes."""
+"""Options at the terminal, made from the body that HTTP takes."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from autofocus.service.requests import SearchBody
+from autofocus.service.requests import CameraBody
+
+Command = Callable[..., None]
 
 
-def takes_search_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for every field of `SearchBody`, handed over as ``body``.
+def takes_options_of(body: type[CameraBody]) -> Callable[[Command], Command]:
+    """Give a command an option for every field of a body, handed over as ``body``.
 
-    HTTP and the terminal share one description of a request, so they cannot drift apart.
+    HTTP and the terminal share one description of a request, so they cannot drift apart. A
+    terminal always waits, so ``wait`` is none.
     """
+    return partial(_with_options, body)
 
+
+def _with_options(body: type[CameraBody], command: Command) -> Command:
     def run(**values: Any) -> None:
-        command(body=_search_body(values), **values)
+        command(body=_body(body, values), **values)
 
     own = inspect.signature(command, eval_str=True).parameters.values()
-    parameters = [*(p for p in own if p.name != "body"), *_search_options()]
+    parameters = [*(p for p in own if p.name != "body"), *_options(body)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     return run
 
 
-def _search_options() -> list[inspect.Parameter]:
+def _options(body: type[CameraBody]) -> list[inspect.Parameter]:
     plain = {"roi": tuple[int, int, int, int] | None, "on_failure": str}
     hints = {"roi": "x y width height, px of the frame after binning."}
     return [
@@ -42,17 +49,18 @@ def _search_options() -> list[inspect.Parameter]:
                 typer.Option(help=hints.get(name, field.description)),
             ],
         )
-        for name, field in SearchBody.model_fields.items()
+        for name, field in body.model_fields.items()
+        if name != "wait"
     ]
 
 
-def _search_body(values: dict[str, Any]) -> SearchBody:
+def _body(body: type[CameraBody], values: dict[str, Any]) -> CameraBody:
     """Take the fields of a request out of ``values``."""
-    wanted = {name: values.pop(name) for name in SearchBody.model_fields}
+    wanted = {name: values.pop(name) for name in body.model_fields if name in values}
     if wanted["roi"]:
         wanted["roi"] = dict(zip(("x", "y", "width", "height"), wanted["roi"], strict=True))
     try:
-        return SearchBody.model_validate(wanted)
+        return body.model_validate(wanted)
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")

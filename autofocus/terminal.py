@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console, Group
 from rich.text import Text
 
+from autofocus.calibration import CalibrationRecord
 from autofocus.focus import CurvePoint
 from autofocus.planning import FocusPlan
 from autofocus.runs import RunRecord
@@ -88,6 +90,25 @@ def print_plan(plan: FocusPlan, console: Console) -> None:
         f"at most     {plan.worst_case_exposures} exposures, {plan.worst_case_dose_ms:g} ms",
         f"depth of field {plan.dof_um:.2f} um, wanted within {plan.tolerance_um:.2f} um",
         *(f"note: {note}" for note in plan.notes),
+    ]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def print_calibration(record: CalibrationRecord, report: Path, console: Console) -> None:
+    """Print what was measured, and where the picture of it is."""
+    shape, play, repeated = record.shape, record.play, record.repeatability
+    settle_ms = record.settling.settle_ms
+    settled = "not settled at the end" if settle_ms is None else f"{settle_ms:.0f} ms"
+    lines = [
+        f"focus curve    peak at {record.z_um:.2f} um, {shape.width_um:.2f} um wide "
+        f"({shape.width_um / record.dof_um:.1f} depths of field), noise {shape.noise:.2g}",
+        f"backlash       {play.backlash_um:.2f} +- {play.sigma_um:.2f} um",
+        f"settle time    {settled}",
+        f"repeatability  {repeated.repeatability_um:.3f} um",
+        f"old frames     {record.stale_frames} after a move",
+        f"spent          {record.exposures} exposures, {record.dose_ms:g} ms",
+        f"report         {report}",
+        *(f"note: {note}" for note in record.notes),
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 

@@ -345,3 +345,25 @@ def _first_reading(runs: Path, process: subprocess.Popen[str]) -> bool:
                 return True
         time.sleep(0.02)
     return False
+
+
+def test_calibrate_keeps_what_it_measured_and_ends_with_1_without_a_peak(
+    run_here, rig_file: Path
+) -> None:
+    small = ("--step-um", "1", "--exposure-ms", "1", "--roi", "192", "192", "128", "128")
+    folder = rig_file.parent / "calibrations"
+    rig_file.write_text(
+        f"calibrations_dir = {json.dumps(folder.as_posix())}\n{rig_file.read_text('utf-8')}",
+        encoding="utf-8",
+    )
+    near = ("calibrate", "--config", rig_file, "--half-range-um", "16", *small)
+
+    code, out, err = run_here(*near, "--start-z-um", "2", "--json")
+    refused, _, why = run_here(*near, "--start-z-um", "17")
+
+    assert code in (0, None), err
+    found = json.loads(out)
+    assert abs(found["z_um"]) < 0.5
+    assert (folder / found["calibration_id"] / "report.png").is_file()
+    assert refused == 1
+    assert "end of the range" in why

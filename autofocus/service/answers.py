@@ -472,6 +472,8 @@ class Problem(Answer):
     """The run that has the microscope."""
     stack_id: str | None = None
     """The z-stack that has the microscope."""
+    calibration_id: str | None = None
+    """The calibration that has the microscope."""
     errors: list[dict[str, str]] | None = None
     """For a malformed request: `where` and `what`, one entry a mistake."""
 

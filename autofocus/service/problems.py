@@ -22,7 +22,9 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     errors.RunNotFound: (404, "run-not-found"),
     errors.StackNotFound: (404, "stack-not-found"),
     errors.HeadNotFound: (404, "head-not-found"),
+    errors.CalibrationNotFound: (404, "calibration-not-found"),
     errors.BusyError: (409, "busy"),
+    errors.NoFocusCurve: (409, "no-focus-curve"),
     errors.FittingBusy: (409, "head-being-fitted"),
     errors.UploadTooLarge: (413, "upload-too-large"),
     errors.RequestError: (422, "refused-by-rig"),
@@ -73,7 +75,7 @@ def problem_of(error: Exception) -> Problem:
     kind = next(cls for cls in type(error).__mro__ if cls in TABLE)
     status, name = TABLE[kind]
     if isinstance(error, errors.BusyError):
-        return make(status, name, str(error), run_id=error.run_id, stack_id=error.stack_id)
+        return make(status, name, str(error), **error.who)
     return make(status, name, str(error))
 
 
@@ -86,8 +88,8 @@ def make(status: int, name: str, detail: str, **extra: Any) -> Problem:
 
 _DESCRIPTIONS = {
     404: "Nothing has this id or name.",
-    409: "A run or z-stack has the microscope (`run_id` or `stack_id` says which), or moves were "
-    "stopped.",
+    409: "A run, z-stack or calibration has the microscope (`run_id`, `stack_id` or "
+    "`calibration_id` says which), moves were stopped, or what is in the light path forbids it.",
     413: "The request has more bytes than the service takes.",
     422: "A value that is malformed, not a finite number, or that this rig must refuse.",
     500: "A rig file, model file or program at fault; the server's log has more.",

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from autofocus.calibrating import CalibrationRequest
 from autofocus.heads import HeadRequest
 from autofocus.planning import FocusRequest
 from autofocus.stacks import StackRequest
@@ -137,6 +138,36 @@ class StackBody(CameraBody):
             step_dof=self.step_dof,
             camera=self.settings(),
         )
+
+
+class CalibrationBody(CameraBody):
+    """A calibration around where the stage is; everything may be left out."""
+
+    half_range_um: float | None = Field(default=None, gt=0)
+    """How far to go to each side, um."""
+    half_range_dof: float | None = Field(default=None, gt=0)
+    """The same in depths of field, by default 10; give one of the two."""
+    step_um: float | None = Field(default=None, gt=0)
+    """Distance between planes, um."""
+    step_dof: float | None = Field(default=None, gt=0)
+    """The same in depths of field, by default 0.5, at most 1; give one of the two."""
+    scorer: str | None = None
+    """Whose focus curve to measure; by default the rig's."""
+    head: str | None = None
+    """Fitted head of the scorer; by default the rig's."""
+    wait: bool = True
+    """`true`: answer when it is complete. `false`: answer 202 and where to look."""
+
+    def calibration_request(self) -> CalibrationRequest:
+        """The same request inside the service."""
+        stack = StackRequest(
+            half_range_um=self.half_range_um,
+            half_range_dof=self.half_range_dof,
+            step_um=self.step_um,
+            step_dof=self.step_dof,
+            camera=self.settings(),
+        )
+        return CalibrationRequest(stack, self.scorer, self.head)
 
 
 class LabelBody(Request):

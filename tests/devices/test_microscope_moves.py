@@ -82,6 +82,22 @@ def test_arrives_from_the_side_away_from_the_specimen(
     assert rig.ordered_um() == ordered
 
 
+def test_a_straight_move_takes_up_no_backlash_and_leaves_it_to_the_next(make_rig: MakeRig) -> None:
+    rig = make_rig(backlash_um=3, max_step_um=15, settle_ms=300)
+    began_s = time.monotonic()
+    rig.microscope.move_straight_to(20)
+    rig.microscope.move_straight_to(10)
+    assert time.monotonic() - began_s < 0.3
+    assert rig.ordered_um() == [15, 20, 10]
+    rig.microscope.move_to(11)
+    assert rig.ordered_um()[3:] == [8, 11]
+    with pytest.raises(LimitError):
+        rig.microscope.move_straight_to(100.1)
+    rig.microscope.halt()
+    with pytest.raises(Halted):
+        rig.microscope.move_straight_to(12)
+
+
 def test_takes_up_backlash_again_after_somebody_else_moved_the_stage(make_rig: MakeRig) -> None:
     rig = make_rig(backlash_um=3)
     rig.microscope.move_to(10)

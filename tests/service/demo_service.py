@@ -30,6 +30,7 @@ def demo_rig(runs_dir: Path) -> Rig:
         runs_dir=runs_dir,
         stacks_dir=runs_dir / "stacks",
         models_dir=runs_dir / "models",
+        calibrations_dir=runs_dir / "calibrations",
         scorer="tenengrad",
     )
 

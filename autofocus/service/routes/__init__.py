@@ -2,6 +2,7 @@
 
 from autofocus.service.routes import (
     autofocus,
+    calibration,
     heads,
     health,
     microscope,
@@ -20,6 +21,7 @@ GUARDED = (
     microscope.router,
     score.router,
     stacks.router,
+    calibration.router,
     heads.router,
 )
 OPEN = health.router
