@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from pymmcore_plus import CMMCorePlus
 
 from autofocus.conductor import Conductor
-from autofocus.config import Rig, builtin_configs, load_rig
+from autofocus.config import HeadRule, Rig, builtin_configs, load_rig
 from autofocus.errors import ConfigError
 from autofocus.planning import FocusRequest
 from autofocus.runs import RunRecord, RunStore
@@ -171,6 +172,20 @@ def test_without_heads_in_the_rig_file_there_is_nothing_to_explain(rig: Rig) -> 
         ran = client.post("/autofocus", json={"max_exposures": 2, "range_um": 40.0}).json()
     assert ran["head"].startswith("test@")
     assert not any("head" in note for note in ran["notes"])
+
+
+def test_the_example_of_the_documentation_does_what_the_text_says(tmp_path: Path) -> None:
+    page = Path(__file__).parents[1] / "docs" / "own_head.md"
+    (example,) = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = RIG.format(config=builtin_configs() / "demo.cfg", x10=X10, x20=X20, heads="")
+    path = tmp_path / "rig.toml"
+    path.write_text(text[: text.index("[[objectives]]")] + example, encoding="utf-8")
+    rule = load_rig(path).head_rule
+    assert rule(X20, "DAPI") == HeadRule("nuclei-20x", X20)
+    assert rule(X20, "FITC") == HeadRule("fitc-20x", X20, "FITC")
+    assert rule(X10, "FITC") == HeadRule("fitc", None, "FITC")
+    assert rule(X10, "DAPI") is None
+    assert rule(None, None) is None
 
 
 @pytest.mark.parametrize(
