@@ -6,49 +6,24 @@ the readings. Every way out is one verdict of `Verdict`, tried in that order.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
-
-from autofocus.search.evidence import Background, background, best_reading, is_stale, rivals
+from autofocus.search.belief import absolute_score
+from autofocus.search.conclusion import Concluding, conclude
 from autofocus.search.grid import (
-    clear_um,
     coarse_positions,
     coarse_step_um,
     extension_count,
-    extension_positions,
-    fine_positions,
-    fine_step_um,
-    inside_bounds,
 )
-from autofocus.search.peak import Peak, fit_peak
-from autofocus.search.protocol import (
-    Pass,
-    Purpose,
-    Reading,
-    Search,
-    SearchResult,
-    SearchSettings,
-    Verdict,
-)
+from autofocus.search.looking import look
+from autofocus.search.protocol import Purpose, Reading, Search, SearchSettings
+from autofocus.search.run import EVIDENT_SCORE, Run, narrowings
 
-# Chance that noise alone looks as much like a peak: what passes the first after the coarse pass is
-# looked at again, what passes the second with the fine readings is believed.
-WORTH_A_LOOK = 0.2
-PROVEN = 1e-4
-# Too few readings to tell noise from a peak yet.
-FEW = 9
-# Standard errors by which readings not chosen for being high must exceed the background.
-PROOF = 5.0
-# Share of the peak's height that cannot be seen: a score of 0.95 is half a depth of field off.
-NEGLIGIBLE_LOSS = 0.05
-RIVAL_SHARE = 0.6
-COMPARABLE_SHARE = 0.85
-# 1/(1+(d/sigma)^2) with sigma = 2 DOF is 0.35 at 2.7 DOF: too far away to be called in focus.
-LEAST_ABSOLUTE_SCORE = 0.35
-NARROWING = 4.0
-
-Asking = Generator[Pass, tuple[Reading, ...], None]
+# A score of absolute meaning from which a closer look pays, how much lower the readings on both
+# sides of it must be, how many humps a run looks at, and how often,
+# before it reads the whole range.
+HUMP_SCORE = 0.3
+DIP = 0.3
+MOST_HUMPS = 3
+MOST_LOOKS = 6
 
 
 def worst_case_exposures(settings: SearchSettings) -> int:
@@ -56,7 +31,10 @@ def worst_case_exposures(settings: SearchSettings) -> int:
     coarse = len(coarse_positions(settings))
     extension = extension_count(settings)
     # Two candidates may be narrowed, and the fit may be corrected once after the confirmation.
-    return 1 + coarse + settings.max_extensions * extension + 2 * 4 * _narrowings(settings) + 2
+    humps = (MOST_LOOKS + 2) * MOST_HUMPS if settings.absolute else 0
+    return (
+        1 + coarse + humps + settings.max_extensions * extension + 2 * 4 * narrowings(settings) + 2
+    )
 
 
 def coarse_to_fine(settings: SearchSettings) -> Search:
@@ -79,275 +57,64 @@ def coarse_to_fine(settings: SearchSettings) -> Search:
         ``locked`` only when fresh readings prove the peak, nothing compares with it, and the frame
         measured last is not worse than the first.
     """
-    run = _Run(settings)
+    run = Run(settings)
     yield from run.ask((settings.start_z_um,), Purpose.START)
-    yield from run.ask(coarse_positions(settings), Purpose.COARSE)
+    return (yield from continued(run))
+
+
+def continued(run: Run) -> Search:
+    """The same for a run that has read its start, and perhaps more."""
+    evident = yield from _evident(run)
+    if evident is not None:
+        return evident
+    yield from run.ask(_unread(run, coarse_positions(run.settings)), Purpose.COARSE)
     yield from run.extend()
     refused = run.frames_refused() or run.flat_or_edge()
     if refused:
         return refused
     yield from run.narrow(run.center_um())
     yield from run.examine_rival()
-    refused = run.frames_refused() or run.unproven() or run.flat_or_edge() or run.ambiguous()
-    if refused:
-        return refused
-    yield from run.confirm()
-    return run.frames_refused() or run.judged()
+    return (yield from run.finish())
 
 
-def _narrowings(settings: SearchSettings) -> int:
-    """Groups of four from the coarse step down to about the fine step, at least one."""
-    ratio = coarse_step_um(settings) / fine_step_um(settings)
-    return max(1, round(math.log(max(ratio, 1.0), NARROWING)))
+def _evident(run: Run) -> Concluding:
+    """Cross the range in double steps and look closer at every hump, until one is in focus.
 
-
-@dataclass
-class _Run:
-    """The readings of one run and what they mean so far."""
-
-    settings: SearchSettings
-
-    def __post_init__(self) -> None:
-        self.curve: list[Reading] = []
-        self.fresh: list[Reading] = []
-        self.final: Reading | None = None
-
-    # -- asking -----------------------------------------------------------------------------
-
-    def ask(self, z_um: Sequence[float], purpose: Purpose) -> Asking:
-        readings = yield Pass(tuple(z_um), purpose)
-        self.curve.extend(readings)
-        if purpose is Purpose.FINE:
-            self.fresh = list(readings)
-
-    def extend(self) -> Asking:
-        for _ in range(self.settings.max_extensions):
-            end = self._end_with_the_best()
-            if end is None or self._is_noise():
-                return
-            positions = extension_positions(self.settings, *end)
-            if not positions:
-                return
-            yield from self.ask(positions, Purpose.EXTEND)
-
-    def narrow(self, center_um: float) -> Asking:
-        step_um = coarse_step_um(self.settings)
-        for _ in range(_narrowings(self.settings)):
-            step_um = max(step_um / NARROWING, fine_step_um(self.settings))
-            yield from self.ask(
-                fine_positions(self.settings, center_um=center_um, step_um=step_um), Purpose.FINE
-            )
-            center_um = self.center_um(near_um=center_um)
-
-    def examine_rival(self) -> Asking:
-        """Give the second candidate the same exposures before comparing the two."""
-        found = self._rivals(RIVAL_SHARE)
-        if not found:
-            return
-        fresh = self.fresh
-        yield from self.narrow(found[0].z_um)
-        if best_reading(self.fresh).score < best_reading(fresh).score:
-            self.fresh = fresh
-
-    def confirm(self) -> Asking:
-        """Read again at the fitted peak; correct once if another reading is clearly better."""
-        for _ in range(2):
-            z_um = self.center_um()
-            yield from self.ask((z_um,), Purpose.CONFIRM)
-            self.final = self.curve[-1]
-            corrected_um = self.center_um()
-            moved_um = abs(corrected_um - z_um)
-            better = best_reading(self.curve).score - self.final.score
-            if moved_um <= self.settings.tolerance_um or better <= 3 * self._background().noise:
-                return
-
-    # -- knowing ----------------------------------------------------------------------------
-
-    def best(self) -> Reading:
-        return best_reading(self.curve)
-
-    def peak(self, *, near_um: float | None = None) -> Peak | None:
-        curve = self.curve if near_um is None else self._around(near_um)
-        back = self._background()
-        return fit_peak(curve, baseline=back.level, noise=back.noise)
-
-    def center_um(self, *, near_um: float | None = None) -> float:
-        """The fitted peak, or the best reading where no fit holds; always inside the bounds."""
-        peak = self.peak(near_um=near_um)
-        curve = self.curve if near_um is None else self._around(near_um)
-        z_um = peak.z_um if peak else best_reading(curve).z_um
-        return inside_bounds(self.settings, z_um)
-
-    def _around(self, z_um: float) -> list[Reading]:
-        reach_um = 2 * coarse_step_um(self.settings)
-        return [r for r in self.curve if abs(r.z_um - z_um) <= reach_um]
-
-    def _background(self) -> Background:
-        return background(self.curve, self.settings)
-
-    def _end_with_the_best(self) -> tuple[float, int] | None:
-        """The outermost position and its side, when nothing lower was read beyond the best.
-
-        A start far outside the range does not count: between it and the range nothing was read.
-        """
-        start_um, best = self.curve[0].z_um, self.best().z_um
-        searched = [reading.z_um for reading in self.curve[1:]]
-        low, high = min(searched), max(searched)
-        half_step_um = coarse_step_um(self.settings) / 2
-        if low - 3 * half_step_um <= start_um <= high + 3 * half_step_um:
-            low, high = min(low, start_um), max(high, start_um)
-        if best - low < half_step_um:
-            return low, -1
-        if high - best < half_step_um:
-            return high, +1
+    A score of absolute meaning says so of a few frames, and what lies beyond need not be visited:
+    fewer exposures, and the objective comes no closer to the specimen than it must.
+    """
+    if not run.settings.absolute:
         return None
+    looked: list[float] = []
+    for z_um in coarse_positions(run.settings)[::2]:
+        yield from run.ask((z_um,), Purpose.COARSE)
+        hump = _hump(run)
+        if hump is None or len(looked) == MOST_HUMPS or _is_near(hump.z_um, looked, run.settings):
+            continue
+        looked.append(hump.z_um)
+        yield from look(run, absolute_score(), most=MOST_LOOKS)
+        concluded = yield from conclude(run, absolute_score())
+        if concluded is not None:
+            return concluded
+    return None
 
-    def _is_noise(self) -> bool:
-        limit = PROVEN if self.fresh else WORTH_A_LOOK
-        enough = bool(self.fresh) or len(self.curve) >= FEW
-        return enough and self._background().chance > limit
 
-    def _rivals(self, share: float) -> tuple[Reading, ...]:
-        return rivals(
-            self.curve,
-            best_z_um=self.best().z_um,
-            apart_um=1.5 * coarse_step_um(self.settings),
-            back=self._background(),
-            share=share,
-        )
+def _hump(run: Run) -> Reading | None:
+    """The best reading, when it is sharp or stands between lower ones."""
+    best = run.best()
+    if best.score >= EVIDENT_SCORE:
+        return best
+    lower = [r.z_um for r in run.curve if r.score < (1 - DIP) * best.score]
+    inside = any(z < best.z_um for z in lower) and any(z > best.z_um for z in lower)
+    return best if inside and best.score >= HUMP_SCORE else None
 
-    # -- judging ----------------------------------------------------------------------------
 
-    def frames_refused(self) -> SearchResult | None:
-        """``stale``, ``dark`` or ``saturated``: verdicts about the frames, not the curve."""
-        if is_stale(self.curve):
-            return self._refuse(
-                Verdict.STALE, "identical frames came back from different positions; check camera"
-            )
-        if all(reading.dark for reading in self.curve):
-            return self._refuse(
-                Verdict.DARK,
-                f"nothing stands above offset and noise in any of {len(self.curve)} frames; "
-                "check lamp, shutter, channel and exposure",
-            )
-        # A clipped peak is lower than its unclipped flanks, which then look best.
-        reach_um = clear_um(self.settings)
-        clipped = [r.z_um for r in self.curve if r.saturated]
-        near = [z for z in clipped if abs(z - self.best().z_um) <= reach_um]
-        if near:
-            return self._refuse(
-                Verdict.SATURATED,
-                f"the frame at {near[0]:.2f} um, next to the best position "
-                f"{self.best().z_um:.2f} um, is saturated; shorten the exposure",
-            )
-        return None
+def _is_near(z_um: float, looked: list[float], settings: SearchSettings) -> bool:
+    return any(abs(z_um - other) <= coarse_step_um(settings) for other in looked)
 
-    def flat_or_edge(self) -> SearchResult | None:
-        if self._is_noise():
-            return self._flat("no score stands out of the noise")
-        end = self._end_with_the_best()
-        if end is None:
-            return None
-        return self._refuse(
-            Verdict.EDGE,
-            f"the best score is at the end of the range, {end[0]:.2f} um; "
-            f"the peak lies {'above' if end[1] > 0 else 'below'} it",
-            z_um=end[0],
-        )
 
-    def unproven(self) -> SearchResult | None:
-        """``flat`` unless readings taken after the best was chosen agree that it is a peak."""
-        back = self._background()
-        fresh = [reading.score for reading in self.fresh]
-        excess = sum(fresh) / len(fresh) - back.level
-        error = back.noise * (1 / len(fresh) + 1 / max(3, len(self.curve) - len(fresh))) ** 0.5
-        if excess < PROOF * error:
-            return self._flat("readings around the best do not confirm it")
-        if self.settings.absolute and self.best().score < LEAST_ABSOLUTE_SCORE:
-            return self._flat(
-                f"the best score, {self.best().score:.2f}, is below {LEAST_ABSOLUTE_SCORE}: "
-                "nothing in the range is in focus"
-            )
-        return None
-
-    def ambiguous(self) -> SearchResult | None:
-        found = self._rivals(COMPARABLE_SHARE)
-        if not found:
-            return None
-        return self._refuse(
-            Verdict.AMBIGUOUS,
-            f"peaks at {self.best().z_um:.2f} and {found[0].z_um:.2f} um compare "
-            f"(scores {self.best().score:.4g} and {found[0].score:.4g})",
-            z_um=self.best().z_um,
-        )
-
-    def judged(self) -> SearchResult:
-        """The verdict after the confirmation."""
-        assert self.final is not None
-        back, start = self._background(), self.curve[0]
-        height = self.best().score - back.level
-        shortfall = self.best().score - self.final.score
-        if self.final.score - back.level < max(PROOF * back.noise, 0.3 * height):
-            return self._flat("the peak was not there when measured again")
-        if start.score - self.final.score > max(2 * back.noise, NEGLIGIBLE_LOSS * height):
-            return self._refuse(
-                Verdict.WORSE_THAN_START,
-                f"score {self.final.score:.4g} at {self.final.z_um:.2f} um, but {start.score:.4g} "
-                f"at the start, {start.z_um:.2f} um",
-                z_um=self.final.z_um,
-            )
-        if shortfall > max(4 * back.noise, 0.25 * height):
-            return self._refuse(
-                Verdict.AMBIGUOUS,
-                f"the score at {self.final.z_um:.2f} um, {self.final.score:.4g}, does not "
-                f"reproduce the best reading, {self.best().score:.4g}",
-                z_um=self.final.z_um,
-            )
-        return self._locked(back)
-
-    def _locked(self, back: Background) -> SearchResult:
-        assert self.final is not None
-        peak = self.peak()
-        sigma_um = peak.sigma_um if peak else self.settings.dof_um / 2
-        strength = (self.final.score - back.level) / back.noise
-        fit_quality = min(1.0, self.settings.dof_um / 2 / max(sigma_um, 1e-9))
-        return self._result(
-            Verdict.LOCKED,
-            f"peak at {self.final.z_um:.2f} um, {strength:.0f} times the noise above background, "
-            "measured again",
-            z_um=self.final.z_um,
-            sigma_um=sigma_um,
-            score=peak.score if peak else self.final.score,
-            confidence=strength / (strength + PROOF) * fit_quality,
-        )
-
-    def _flat(self, why: str) -> SearchResult:
-        back = self._background()
-        return self._refuse(
-            Verdict.FLAT,
-            f"{why}: best {self.best().score:.4g}, background {back.level:.4g} +- {back.noise:.2g}",
-        )
-
-    def _refuse(self, verdict: Verdict, reason: str, z_um: float | None = None) -> SearchResult:
-        return replace(self._result(verdict, reason, z_um=z_um), confidence=0.0)
-
-    def _result(
-        self,
-        verdict: Verdict,
-        reason: str,
-        *,
-        z_um: float | None,
-        sigma_um: float | None = None,
-        score: float | None = None,
-        confidence: float = 0.0,
-    ) -> SearchResult:
-        return SearchResult(
-            verdict=verdict,
-            reason=reason,
-            z_um=z_um,
-            z_uncertainty_um=sigma_um,
-            score=score,
-            confidence=confidence,
-            start_score=self.curve[0].score,
-            final_score=self.final.score if self.final else None,
-        )
+def _unread(run: Run, positions: tuple[float, ...]) -> tuple[float, ...]:
+    """The positions that no reading is close to; a second one would tell little."""
+    near_um = 0.1 * (max(positions) - min(positions)) / max(1, len(positions) - 1)
+    read = [reading.z_um for reading in run.curve[1:]]
+    return tuple(z for z in positions if all(abs(z - other) > near_um for other in read))

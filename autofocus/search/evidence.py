@@ -19,6 +19,8 @@ from autofocus.search.protocol import Reading, SearchSettings
 MAD_TO_SIGMA = 1.4826
 # No scorer repeats itself better than this share of its own value.
 RELATIVE_FLOOR = 1e-3
+# Enough for the 50 depths of field of a usual range, and bounded for thousands of readings.
+MOST_CENTRES = 512
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def _about_peaks(
 
 def _shapes(z: NDArray[np.float64], narrowest_um: float) -> NDArray[np.float64]:
     """Peaks of many centres and widths at the positions read, each of mean 0 and length 1."""
-    centres = np.linspace(z[0], z[-1], 8 * z.size)
+    centres = np.linspace(z[0], z[-1], min(8 * z.size, MOST_CENTRES))
     widest_um = max(float(np.ptp(z)), 2 * narrowest_um)
     widths = np.geomspace(narrowest_um, widest_um, 12)
     lorentzian = 1 / (1 + ((z - centres[:, None, None]) / widths[:, None]) ** 2)

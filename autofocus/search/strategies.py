@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from autofocus.search import coarse_to_fine
+from autofocus.search import brent, coarse_to_fine, exhaustive, golden, hill_climb, predictive
 from autofocus.search.protocol import Search, SearchSettings
 
 
@@ -35,6 +35,17 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             coarse_to_fine.coarse_to_fine,
             coarse_to_fine.coarse_positions,
             coarse_to_fine.worst_case_exposures,
+        ),
+        "predictive": Strategy(
+            predictive.predictive, predictive.first_positions, predictive.worst_case_exposures
+        ),
+        "exhaustive": Strategy(
+            exhaustive.exhaustive, exhaustive.first_positions, exhaustive.worst_case_exposures
+        ),
+        "brent": Strategy(brent.brent, brent.first_positions, brent.worst_case_exposures),
+        "golden": Strategy(golden.golden, golden.first_positions, golden.worst_case_exposures),
+        "hill_climb": Strategy(
+            hill_climb.hill_climb, hill_climb.first_positions, hill_climb.worst_case_exposures
         ),
     }
 )

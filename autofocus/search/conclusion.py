@@ -1,0 +1,102 @@
+"""The end of a run whose score is known beforehand: where focus is, if all is as expected.
+
+A few readings cannot tell noise from a peak by themselves. They can when height, level and noise of
+the score are known: see `belief`. What is not as expected is never concluded from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from autofocus.search.belief import Belief, Expected, absolute_score, believe, measured_score
+from autofocus.search.grid import inside_bounds
+from autofocus.search.protocol import (
+    Pass,
+    Purpose,
+    Reading,
+    SearchResult,
+    SearchSettings,
+    Verdict,
+)
+from autofocus.search.run import EVIDENT_SCORE, Run
+
+# Probability that one depth of field must hold before the peak is looked at.
+SURE = 0.9
+# Probability of "nothing here" or "not in the range" that ends a run.
+CONVINCED = 0.99
+# Residuals, in units of the noise, above which the readings are of no curve that was expected.
+REFUTED = 2.5
+
+Concluding = Generator[Pass, tuple[Reading, ...], SearchResult | None]
+
+
+def expected_score(settings: SearchSettings) -> Expected | None:
+    """What is known of the score of this run beforehand; None when nothing is."""
+    if settings.calibrated is not None:
+        return measured_score(settings)
+    return absolute_score() if settings.absolute else None
+
+
+def bounds(run: Run) -> tuple[float, float]:
+    """Lowest and highest position that may be visited, um."""
+    return run.settings.z_min_um, run.settings.z_max_um
+
+
+def conclude(run: Run, expected: Expected) -> Concluding:
+    """The verdict, or None when the readings are not what was predicted."""
+    refused = run.frames_refused()
+    if refused:
+        return refused
+    belief = believe(run.curve, run.settings, expected)
+    if belief.misfit > REFUTED:
+        return None
+    if belief.nothing > CONVINCED:
+        return run.flat(f"there is nothing to focus on, with a probability of {belief.nothing:.3f}")
+    below, above = belief.beyond(*bounds(run))
+    if max(below, above) > CONVINCED:
+        side, end_um = ("below", bounds(run)[0]) if below > above else ("above", bounds(run)[1])
+        return run.refuse(
+            Verdict.EDGE,
+            f"focus lies {side} {end_um:.2f} um, the end of what may be visited",
+            end_um,
+        )
+    for _ in range(2):
+        z_um = inside_bounds(run.settings, belief.best_um)
+        yield from run.ask((z_um,), Purpose.CONFIRM)
+        run.final = run.curve[-1]
+        belief = believe(run.curve, run.settings, expected)
+        if abs(belief.best_um - z_um) <= run.settings.tolerance_um:
+            break
+    return run.frames_refused() or _judged(run, belief, expected)
+
+
+def _judged(run: Run, belief: Belief, expected: Expected) -> SearchResult | None:
+    final, start, settings = run.final, run.curve[0], run.settings
+    assert final is not None
+    noise = float(expected.noise.max()) / 2
+    held = belief.within(final.z_um, settings.dof_um / 2)
+    if belief.misfit > REFUTED or held < SURE or not _bracketed(run, 3 * noise):
+        return None
+    if run.best().score - final.score > 3 * noise:
+        return None
+    if settings.absolute and final.score < EVIDENT_SCORE:
+        return None
+    if start.score - final.score > 2 * noise:
+        return None
+    return run.result(
+        Verdict.LOCKED,
+        f"peak at {final.z_um:.2f} um holds focus within half a depth of field with a probability "
+        f"of {held:.3f}, measured again",
+        z_um=final.z_um,
+        sigma_um=belief.sigma_um,
+        score=final.score,
+        confidence=held,
+    )
+
+
+def _bracketed(run: Run, less: float) -> bool:
+    """Whether readings on both sides of the peak are lower by ``less``."""
+    assert run.final is not None
+    top = run.final
+    lower = [reading.z_um for reading in run.curve if reading.score < top.score - less]
+    return any(z < top.z_um for z in lower) and any(z > top.z_um for z in lower)

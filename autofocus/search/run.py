@@ -1,0 +1,349 @@
+"""The readings of one run, what they mean, and which verdict they allow.
+
+Every strategy asks in its own order and is judged here by the same rules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+from autofocus.search.evidence import Background, background, best_reading, is_stale, rivals
+from autofocus.search.grid import (
+    clear_um,
+    coarse_step_um,
+    extension_positions,
+    fine_positions,
+    fine_step_um,
+    inside_bounds,
+)
+from autofocus.search.peak import Peak, fit_peak
+from autofocus.search.protocol import (
+    Pass,
+    Purpose,
+    Reading,
+    Search,
+    SearchResult,
+    SearchSettings,
+    Verdict,
+)
+from autofocus.search.referee import referee_peak
+
+# Chance that noise alone looks as much like a peak: what passes the first after the coarse pass is
+# looked at again, what passes the second with the fine readings is believed.
+WORTH_A_LOOK = 0.2
+PROVEN = 1e-4
+# Too few readings to tell noise from a peak yet.
+FEW = 9
+# Standard errors by which readings not chosen for being high must exceed the background.
+PROOF = 5.0
+# Share of the peak's height that cannot be seen: a score of 0.95 is half a depth of field off.
+NEGLIGIBLE_LOSS = 0.05
+RIVAL_SHARE = 0.6
+COMPARABLE_SHARE = 0.85
+# Scores of absolute meaning. Below the first nothing is in focus. Far from focus there are humps of
+# up to 0.52 over the specimens that the search was tuned on: below the second a witness is needed.
+LEAST_ABSOLUTE_SCORE = 0.25
+EVIDENT_SCORE = 0.6
+NARROWING = 4.0
+
+Asking = Generator[Pass, tuple[Reading, ...], None]
+
+
+def narrowings(settings: SearchSettings) -> int:
+    """Groups of four from the coarse step down to about the fine step, at least one."""
+    ratio = coarse_step_um(settings) / fine_step_um(settings)
+    return max(1, round(math.log(max(ratio, 1.0), NARROWING)))
+
+
+@dataclass
+class Run:
+    """The readings of one run and what they mean so far."""
+
+    settings: SearchSettings
+
+    def __post_init__(self) -> None:
+        self.curve: list[Reading] = []
+        self.fresh: list[Reading] = []
+        self.final: Reading | None = None
+
+    # -- asking -----------------------------------------------------------------------------
+
+    def ask(self, z_um: Sequence[float], purpose: Purpose) -> Asking:
+        """Ask for a pass and keep its readings; asks for nothing where there is nowhere to go."""
+        if not z_um:
+            return
+        readings = yield Pass(tuple(z_um), purpose)
+        self.curve.extend(readings)
+        if purpose is Purpose.FINE:
+            self.fresh = list(readings)
+
+    def extend(self) -> Asking:
+        """Continue the range past an end that holds the best score."""
+        for _ in range(self.settings.max_extensions):
+            end = self._end_with_the_best()
+            if end is None or self._is_noise():
+                return
+            positions = extension_positions(self.settings, *end)
+            if not positions:
+                return
+            yield from self.ask(positions, Purpose.EXTEND)
+
+    def narrow(self, center_um: float) -> Asking:
+        """Groups of four, each closer together, around the best."""
+        step_um = coarse_step_um(self.settings)
+        for _ in range(narrowings(self.settings)):
+            step_um = max(step_um / NARROWING, fine_step_um(self.settings))
+            yield from self.ask(
+                fine_positions(self.settings, center_um=center_um, step_um=step_um), Purpose.FINE
+            )
+            center_um = self.center_um(near_um=center_um)
+
+    def examine_rival(self) -> Asking:
+        """Give the second candidate the same exposures before comparing the two."""
+        found = self._rivals(RIVAL_SHARE)
+        if not found:
+            return
+        fresh = self.fresh
+        yield from self.narrow(found[0].z_um)
+        if best_reading(self.fresh).score < best_reading(fresh).score:
+            self.fresh = fresh
+
+    def finish(self) -> Search:
+        """The verdict, once fresh readings around the best are there; reads the peak again."""
+        refused = (
+            self.frames_refused() or self.unproven() or self.flat_or_edge() or self.ambiguous()
+        )
+        if refused:
+            return refused
+        yield from self.confirm()
+        return self.frames_refused() or self.judged()
+
+    def confirm(self) -> Asking:
+        """Read again at the fitted peak; correct once if another reading is clearly better."""
+        for _ in range(2):
+            z_um = self.center_um()
+            yield from self.ask((z_um,), Purpose.CONFIRM)
+            self.final = self.curve[-1]
+            corrected_um = self.center_um()
+            moved_um = abs(corrected_um - z_um)
+            better = best_reading(self.curve).score - self.final.score
+            if moved_um <= self.settings.tolerance_um or better <= 3 * self.background().noise:
+                return
+
+    # -- knowing ----------------------------------------------------------------------------
+
+    def best(self) -> Reading:
+        """The reading with the highest score."""
+        return best_reading(self.curve)
+
+    def peak(self, *, near_um: float | None = None) -> Peak | None:
+        """The fitted peak, of the whole curve or of the part near a position."""
+        curve = self.curve if near_um is None else self._around(near_um)
+        back = self.background()
+        return fit_peak(curve, baseline=back.level, noise=back.noise)
+
+    def center_um(self, *, near_um: float | None = None) -> float:
+        """The fitted peak, or the best reading where no fit holds; always inside the bounds."""
+        peak = self.peak(near_um=near_um)
+        curve = self.curve if near_um is None else self._around(near_um)
+        z_um = peak.z_um if peak else best_reading(curve).z_um
+        return inside_bounds(self.settings, z_um)
+
+    def _around(self, z_um: float) -> list[Reading]:
+        # Of a range narrower than the depth of field, fine steps are the wider ones.
+        reach_um = 2 * max(coarse_step_um(self.settings), fine_step_um(self.settings))
+        return [r for r in self.curve if abs(r.z_um - z_um) <= reach_um]
+
+    def background(self) -> Background:
+        """The curve away from its best reading."""
+        return background(self.curve, self.settings)
+
+    def _end_with_the_best(self) -> tuple[float, int] | None:
+        """The outermost position and its side, when nothing lower was read beyond the best.
+
+        A start far outside the range does not count: between it and the range nothing was read.
+        """
+        start_um, best = self.curve[0].z_um, self.best().z_um
+        searched = [reading.z_um for reading in self.curve[1:]] or [start_um]
+        low, high = min(searched), max(searched)
+        half_step_um = coarse_step_um(self.settings) / 2
+        if low - 3 * half_step_um <= start_um <= high + 3 * half_step_um:
+            low, high = min(low, start_um), max(high, start_um)
+        if best - low < half_step_um:
+            return low, -1
+        if high - best < half_step_um:
+            return high, +1
+        return None
+
+    def _is_noise(self) -> bool:
+        limit = PROVEN if self.fresh else WORTH_A_LOOK
+        enough = bool(self.fresh) or len(self.curve) >= FEW
+        return enough and self.background().chance > limit
+
+    def _rivals(self, share: float) -> tuple[Reading, ...]:
+        return rivals(
+            self.curve,
+            best_z_um=self.best().z_um,
+            apart_um=1.5 * coarse_step_um(self.settings),
+            back=self.background(),
+            share=share,
+        )
+
+    # -- judging ----------------------------------------------------------------------------
+
+    def frames_refused(self) -> SearchResult | None:
+        """``stale``, ``dark`` or ``saturated``: verdicts about the frames, not the curve."""
+        if is_stale(self.curve):
+            return self.refuse(
+                Verdict.STALE, "identical frames came back from different positions; check camera"
+            )
+        if all(reading.dark for reading in self.curve):
+            return self.refuse(
+                Verdict.DARK,
+                f"nothing stands above offset and noise in any of {len(self.curve)} frames; "
+                "check lamp, shutter, channel and exposure",
+            )
+        # A clipped peak is lower than its unclipped flanks, which then look best.
+        reach_um = clear_um(self.settings)
+        clipped = [r.z_um for r in self.curve if r.saturated]
+        near = [z for z in clipped if abs(z - self.best().z_um) <= reach_um]
+        if near:
+            return self.refuse(
+                Verdict.SATURATED,
+                f"the frame at {near[0]:.2f} um, next to the best position "
+                f"{self.best().z_um:.2f} um, is saturated; shorten the exposure",
+            )
+        return None
+
+    def flat_or_edge(self) -> SearchResult | None:
+        """``flat`` on noise, ``edge`` when the best is where the range ends."""
+        if self._is_noise():
+            return self.flat("no score stands out of the noise")
+        end = self._end_with_the_best()
+        if end is None:
+            return None
+        return self.refuse(
+            Verdict.EDGE,
+            f"the best score is at the end of the range, {end[0]:.2f} um; "
+            f"the peak lies {'above' if end[1] > 0 else 'below'} it",
+            z_um=end[0],
+        )
+
+    def unproven(self) -> SearchResult | None:
+        """``flat`` unless readings taken after the best was chosen agree that it is a peak."""
+        back = self.background()
+        fresh = [reading.score for reading in self.fresh]
+        excess = sum(fresh) / len(fresh) - back.level
+        error = back.noise * (1 / len(fresh) + 1 / max(3, len(self.curve) - len(fresh))) ** 0.5
+        if excess < PROOF * error:
+            return self.flat("readings around the best do not confirm it")
+        if self.settings.absolute and self.best().score < LEAST_ABSOLUTE_SCORE:
+            return self.flat(
+                f"the best score, {self.best().score:.2f}, is below {LEAST_ABSOLUTE_SCORE}: "
+                "nothing in the range is in focus"
+            )
+        return None
+
+    def ambiguous(self) -> SearchResult | None:
+        """``ambiguous`` when another peak compares with the best."""
+        found = self._rivals(COMPARABLE_SHARE)
+        if not found:
+            return None
+        return self.refuse(
+            Verdict.AMBIGUOUS,
+            f"peaks at {self.best().z_um:.2f} and {found[0].z_um:.2f} um compare "
+            f"(scores {self.best().score:.4g} and {found[0].score:.4g})",
+            z_um=self.best().z_um,
+        )
+
+    def judged(self) -> SearchResult:
+        """The verdict after the confirmation."""
+        assert self.final is not None
+        back, start = self.background(), self.curve[0]
+        height = self.best().score - back.level
+        shortfall = self.best().score - self.final.score
+        if self.final.score - back.level < max(PROOF * back.noise, 0.3 * height):
+            return self.flat("the peak was not there when measured again")
+        if start.score - self.final.score > max(2 * back.noise, NEGLIGIBLE_LOSS * height):
+            return self.refuse(
+                Verdict.WORSE_THAN_START,
+                f"score {self.final.score:.4g} at {self.final.z_um:.2f} um, but {start.score:.4g} "
+                f"at the start, {start.z_um:.2f} um",
+                z_um=self.final.z_um,
+            )
+        if shortfall > max(4 * back.noise, 0.25 * height):
+            return self.refuse(
+                Verdict.AMBIGUOUS,
+                f"the score at {self.final.z_um:.2f} um, {self.final.score:.4g}, does not "
+                f"reproduce the best reading, {self.best().score:.4g}",
+                z_um=self.final.z_um,
+            )
+        return self._without_witness() or self.locked(back)
+
+    def _without_witness(self) -> SearchResult | None:
+        """``ambiguous`` where the score alone is too low to tell focus from a hump beside it."""
+        assert self.final is not None
+        if not self.settings.absolute or self.final.score >= EVIDENT_SCORE:
+            return None
+        candidate = self.result(Verdict.LOCKED, "", z_um=self.final.z_um)
+        if referee_peak(self.curve, self.settings, candidate).agrees:
+            return None
+        return self.refuse(
+            Verdict.AMBIGUOUS,
+            f"the score at {self.final.z_um:.2f} um, {self.final.score:.2f}, is below "
+            f"{EVIDENT_SCORE}, and the referee does not confirm the peak",
+            z_um=self.final.z_um,
+        )
+
+    def locked(self, back: Background) -> SearchResult:
+        """The stage may stay where it was read last."""
+        assert self.final is not None
+        peak = self.peak()
+        sigma_um = peak.sigma_um if peak else self.settings.dof_um / 2
+        strength = (self.final.score - back.level) / back.noise
+        fit_quality = min(1.0, self.settings.dof_um / 2 / max(sigma_um, 1e-9))
+        return self.result(
+            Verdict.LOCKED,
+            f"peak at {self.final.z_um:.2f} um, {strength:.0f} times the noise above background, "
+            "measured again",
+            z_um=self.final.z_um,
+            sigma_um=sigma_um,
+            score=peak.score if peak else self.final.score,
+            confidence=strength / (strength + PROOF) * fit_quality,
+        )
+
+    def flat(self, why: str) -> SearchResult:
+        """The verdict ``flat``, with the numbers."""
+        back = self.background()
+        return self.refuse(
+            Verdict.FLAT,
+            f"{why}: best {self.best().score:.4g}, background {back.level:.4g} +- {back.noise:.2g}",
+        )
+
+    def refuse(self, verdict: Verdict, reason: str, z_um: float | None = None) -> SearchResult:
+        """Any verdict that keeps no peak."""
+        return replace(self.result(verdict, reason, z_um=z_um), confidence=0.0)
+
+    def result(
+        self,
+        verdict: Verdict,
+        reason: str,
+        *,
+        z_um: float | None,
+        sigma_um: float | None = None,
+        score: float | None = None,
+        confidence: float = 0.0,
+    ) -> SearchResult:
+        """The answer, with what the run knows of start and end."""
+        return SearchResult(
+            verdict=verdict,
+            reason=reason,
+            z_um=z_um,
+            z_uncertainty_um=sigma_um,
+            score=score,
+            confidence=confidence,
+            start_score=self.curve[0].score,
+            final_score=self.final.score if self.final else None,
+        )
