@@ -31,6 +31,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     errors.DataError: (422, "training-data"),
     errors.StorageError: (507, "storage"),
     errors.ConfigError: (500, "rig-file"),
+    errors.ClusterError: (500, "cluster"),
     devices.LimitError: (422, "outside-limits"),
     devices.Halted: (409, "stopped"),
     devices.MoveRefused: (409, "move-refused"),
