@@ -39,7 +39,6 @@ WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 _FORMAT = 1
 # A frame with another pixel, in units of wavelength / NA, shows another blur at the same defocus.
 _SAMPLING_TOLERANCE = 1.25
-_FARTHEST_DOF = 12.0
 _NETWORK, _USUAL = "network.", "usual."
 
 
@@ -111,11 +110,6 @@ class Settings:
             value = getattr(self, name)
             _require(math.isfinite(value) and value > 0, f"{name} = {value} must be positive")
 
-    @property
-    def sigma_dof(self) -> float:
-        """Distance at which the label is 0.5, depths of field."""
-        return self.label.sigma if self.label.absolute else self.label.sigma / self.dof_um
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """Rebuild what `dataclasses.asdict` gave; a default never fills in.
@@ -125,17 +119,11 @@ class Settings:
         ValueError, TypeError, KeyError
             For a missing or unknown name or an impossible value.
         """
-        given = {name: dict(values[name]) for name in ("patches", "label")}
-        for name, kind in (("patches", PatchSettings), ("label", Label)):
-            names = {field.name for field in fields(kind)}
-            _require(set(given[name]) == names, f"{name} differ in {set(given[name]) ^ names}")
-        return cls(
-            **{
-                **values,
-                "patches": PatchSettings(**given["patches"]),
-                "label": Label(**given["label"]),
-            }
-        )
+        patches, label = values["patches"], values["label"]
+        for given, kind in ((patches, PatchSettings), (label, Label)):
+            differing = set(given) ^ {field.name for field in fields(kind)}
+            _require(not differing, f"settings differ in {sorted(differing)}")
+        return cls(**{**values, "patches": PatchSettings(**patches), "label": Label(**label)})
 
 
 @dataclass(frozen=True)
@@ -217,8 +205,8 @@ class FineTunedScorer:
 
     @property
     def absolute(self) -> bool:
-        """Whether 1 means in focus on every specimen and objective."""
-        return self.manifest.settings.label.absolute
+        """False: it knows one objective and a few specimens, and no field without any."""
+        return False
 
     @property
     def watched_by(self) -> str:
@@ -247,11 +235,9 @@ class FineTunedScorer:
         patches = anchored_patches(image, anchor or self.anchor(image), settings.patches)
         with torch.inference_mode():
             pooled = self.forward(torch.from_numpy(patches)[:, None]).mean(dim=0).numpy()
-        score = score_of_logit(float(pooled[0]))
         return FrameScore(
-            score=score,
+            score=score_of_logit(float(pooled[0])),
             referee=watched.score,
-            defocus_dof=min(settings.sigma_dof * math.sqrt(1 / score - 1), _FARTHEST_DOF),
             dark=watched.dark,
             saturated=watched.saturated,
             out_of_distribution=not (

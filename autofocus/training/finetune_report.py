@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from autofocus.training.default_head import SIGMA_DOF
 from autofocus.training.finetune import Recipe, Trained
 from autofocus.training.labelled import sampling_of
 from autofocus.training.leave_one_out import LeftOut, Spread, Summary, judge, summarise
@@ -119,17 +118,11 @@ class FineTuneReport:
 
 
 def fitted_of(report: FineTuneReport, trained: Trained, objective: Objective) -> FineTuned:
-    """The network that is kept, with what it is good for.
-
-    The label is in depths of field, so that scores compare between objectives, if it falls to 0.5
-    within two of them, as for a lab's head.
-    """
-    sigma_dof = report.sigma_um / report.dof_um
-    absolute = sigma_dof <= 1.001 * SIGMA_DOF
+    """The network that is kept, with what it is good for."""
     settings = Settings(
         backbone=report.recipe.backbone,
         patches=report.recipe.patches,
-        label=Label(sigma_dof) if absolute else Label(report.sigma_um, unit="um"),
+        label=Label(report.sigma_um, unit="um"),
         pixel_size_um=objective.pixel_size_um,
         dof_um=report.dof_um,
         sampling=sampling_of(objective),
