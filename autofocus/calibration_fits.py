@@ -286,14 +286,32 @@ def shape_of(
     score, other = np.interp(z, there.defocus_um, there.score), back.score_at(z)
     noise = MAD_TO_SIGMA * float(np.median(np.abs((score - other) / back.gain_at(z))))
     floor = RELATIVE_FLOOR * float(np.abs(score).max())
+    mean = (score + other) / 2
     return Shape(
         defocus_um=tuple(map(float, z)),
-        score=tuple(map(float, (score + other) / 2)),
+        score=tuple(map(float, mean)),
         estimated_dof=_mean_estimate(there, back, z),
         noise=max(noise, floor),
         level=peaks[0].back.level,
-        width_um=(peaks[0].peak.width_um + peaks[1].peak.width_um) / 2,
+        width_um=_width_at_half(z, mean, peaks[0].back.level),
     )
+
+
+def _width_at_half(z: NDArray[np.float64], score: NDArray[np.float64], level: float) -> float:
+    """Distance between the places to both sides of the top where half the height is left.
+
+    Of the curve itself: a bell fitted to the top is narrower than real flanks.
+    """
+    height = score - (level + float(score.max())) / 2
+    low = high = int(np.argmax(score))
+    while low > 0 and height[low] > 0:
+        low -= 1
+    while high < score.size - 1 and height[high] > 0:
+        high += 1
+    # np.interp wants rising heights; at an end of the curve it answers with that end.
+    left_um = np.interp(0.0, height[low : low + 2], z[low : low + 2])
+    right_um = np.interp(0.0, height[high - 1 : high + 1][::-1], z[high - 1 : high + 1][::-1])
+    return float(right_um - left_um)
 
 
 def _beyond_the_play(samples: Sequence[Sample], play: StagePlay) -> list[Sample]:

@@ -200,6 +200,7 @@ def test_the_curve_is_the_mean_of_both_passes_about_their_own_peaks() -> None:
     assert (np.diff(defocus_um) > 0).all()
     assert np.array(shape.score) == pytest.approx(bell(defocus_um, 0.0), abs=0.06)
     assert shape.noise == pytest.approx(0.02, rel=0.5)
+    assert shape.width_um == pytest.approx(4.0, rel=0.1)
     assert np.array(shape.estimated_dof) == pytest.approx(abs(defocus_um), abs=0.01)
     # Where a pass begins, the drive takes up its play and the carriage stands still.
     assert defocus_um[0] >= -9.0
