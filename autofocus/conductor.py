@@ -15,7 +15,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from autofocus.calibrating import CalibrationRequest, calibrate, plan_calibration
-from autofocus.calibration import CalibrationRecord
+from autofocus.calibration import CalibrationRecord, focus_curve
 from autofocus.calibration_plot import calibration_png
 from autofocus.calibration_store import Calibrations
 from autofocus.config import Rig
@@ -24,7 +24,7 @@ from autofocus.focus import CurvePoint, run_focus
 from autofocus.planning import FocusRequest, plan
 from autofocus.runs import RunFolder, RunRecord, RunStore, new_run_id
 from autofocus.scorers import HeadChoice, LoadScorer, choose_head
-from autofocus.search.protocol import Reading
+from autofocus.search.protocol import FocusCurve, Reading
 from autofocus.stack_store import StackRecord, StackStore
 from autofocus.stacks import StackPlan, StackRequest, acquire_stack, plan_stack
 from autofocus.warm_start import place_of, warmed
@@ -452,6 +452,7 @@ class Conductor:
                 scorer,
                 request,
                 run_id=run.run_id,
+                calibrated=self._curve_for(request, state, scorer),
                 on_reading=on_reading,
                 abort=run.abort,
                 on_frame=folder.add_frame if run.opening.request.save_frames else None,
@@ -463,6 +464,19 @@ class Conductor:
             told = (head.why, *told)
         result = replace(result, notes=(*told, *result.notes))
         return folder.finish(result, place_of(request, state))
+
+    def _curve_for(
+        self, request: FocusRequest, state: MicroscopeState, scorer: Scorer
+    ) -> FocusCurve | None:
+        """The focus curve of this objective, channel and scorer, once it has been calibrated."""
+        record = self.calibrations.find(
+            state.objective,
+            request.channel or state.channel,
+            scorer.name,
+            scorer.head,
+            binning=request.binning or state.binning,
+        )
+        return focus_curve(record) if record else None
 
     def _take_stack(self, stack: LiveStack, request: StackRequest) -> StackRecord:
         try:

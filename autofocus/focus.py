@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from autofocus.budget import Spent, refusal
@@ -14,7 +13,9 @@ from autofocus.config import Rig
 from autofocus.findings import findings
 from autofocus.optics import Optics
 from autofocus.planning import FocusRequest, search_settings, strategy_of
+from autofocus.readings import reading_of
 from autofocus.search.protocol import (
+    FocusCurve,
     Pass,
     Purpose,
     Reading,
@@ -24,7 +25,6 @@ from autofocus.search.protocol import (
     Verdict,
 )
 from devices import Acquisition, AcquisitionSettings, Frame, Halted, Microscope
-from models.errors import ModelError
 from models.scorer import Scorer
 
 
@@ -93,6 +93,7 @@ def run_focus(
     request: FocusRequest,
     *,
     run_id: str,
+    calibrated: FocusCurve | None = None,
     abort: Abort | None = None,
     on_reading: Callable[[CurvePoint], None] | None = None,
     on_frame: Callable[[int, Frame], None] | None = None,
@@ -109,6 +110,9 @@ def run_focus(
         What the caller wants.
     run_id : str
         Copied into the result.
+    calibrated : FocusCurve, optional
+        The focus curve of this rig with this objective, channel and scorer; read by the strategies
+        that predict.
     abort : Abort, optional
         Watched before every move and every exposure.
     on_reading, on_frame : callable, optional
@@ -124,6 +128,7 @@ def run_focus(
     strategy = strategy_of(request)
     state = microscope.refresh()
     settings, notes = search_settings(rig, request, state=state, absolute=scorer.absolute)
+    settings = replace(settings, calibrated=calibrated)
     camera = AcquisitionSettings(
         exposure_ms=request.exposure_ms,
         roi=request.roi,
@@ -247,28 +252,8 @@ class _Driver:
 
     def _score(self, frame: Frame, step: Pass) -> Reading:
         began_s = time.monotonic()
-        scored = self._scorer.score(
-            frame.image,
-            bit_depth=frame.bit_depth,
-            sampling=self._optics.sampling(frame.binning),
-        )
+        reading = reading_of(frame, self._scorer, self._optics)
         self._scoring_s += time.monotonic() - began_s
-        if not math.isfinite(scored.score):
-            # Compared with anything it is false, which every later check would take for consent.
-            raise ModelError(
-                f"{self._scorer.name} scored the frame at {frame.z_um:.2f} um as {scored.score}; "
-                "choose another scorer"
-            )
-        reading = Reading(
-            z_um=frame.z_um,
-            score=scored.score,
-            referee=scored.referee,
-            defocus_dof=scored.defocus_dof,
-            dark=scored.dark,
-            saturated=scored.saturated,
-            out_of_distribution=scored.out_of_distribution,
-            fingerprint=scored.fingerprint,
-        )
         point = CurvePoint(
             z_um=reading.z_um,
             score=reading.score,

@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from autofocus.bench import empties, locks, losses, portrait, stacks, sweeps, timing
+from autofocus.bench import (
+    empties,
+    locks,
+    losses,
+    portrait,
+    search,
+    search_cases,
+    search_real,
+    search_report,
+    stacks,
+    sweeps,
+    timing,
+)
 from autofocus.commands.arguments import Alpha, ConfigFile, Dask, Jobs, Root, alpha_of
 from autofocus.config import Rig, load_rig
 from autofocus.scorers import scorers_of
@@ -55,6 +67,46 @@ def bench_locks(
     )
     locks.write_csv(outcomes, out / "locks.csv")
     _report(locks.table(outcomes), out / "locks.md")
+
+
+@app.command("search")
+def bench_search(
+    out: Out,
+    quick: Annotated[bool, typer.Option("--quick", help="One case in fifty.")] = False,
+    entrants: Annotated[
+        str, typer.Option(help="Rows of the table, semicolons between; by default all.")
+    ] = "",
+    first_seed: Annotated[
+        int, typer.Option(help="Of the specimens; another one for tuning.")
+    ] = search_cases.FIRST_SEED,
+    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+    config: ConfigFile = None,
+) -> None:
+    """Search simulated specimens under five microscopes; what was run before is not run again."""
+    out.mkdir(parents=True, exist_ok=True)
+    names = entrants.split(";") if entrants else list(search.ENTRANTS)
+    outcomes = search.run_search(
+        search_cases.cases(1 / 50 if quick else 1.0, first_seed=first_seed),
+        [search.ENTRANTS[name] for name in names],
+        partial(_load, load_rig(config)),
+        log=out / "runs.jsonl",
+        jobs=jobs,
+    )
+    (out / "search.png").write_bytes(search_report.picture(outcomes))
+    _report(search_report.report(outcomes), out / "search.md")
+
+
+@app.command("replays")
+def bench_replays(
+    data: Annotated[Path, typer.Option(help="Folder with manifest.json and stacks.")],
+    out: Out,
+    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+    config: ConfigFile = None,
+) -> None:
+    """Search recorded z-stacks from five starts, against the planes a person accepts."""
+    out.mkdir(parents=True, exist_ok=True)
+    runs = search_real.run_real(data, partial(_load, load_rig(config)), jobs=jobs)
+    _report(search_real.report(runs), out / "replays.md")
 
 
 @app.command("stacks")

@@ -79,7 +79,7 @@ def _judged(run: Run, belief: Belief, expected: Expected) -> SearchResult | None
         return None
     if run.best().score - final.score > 3 * noise:
         return None
-    if settings.absolute and final.score < EVIDENT_SCORE:
+    if final.score < _evident_score(settings, expected):
         return None
     if start.score - final.score > 2 * noise:
         return None
@@ -92,6 +92,13 @@ def _judged(run: Run, belief: Belief, expected: Expected) -> SearchResult | None
         score=final.score,
         confidence=held,
     )
+
+
+def _evident_score(settings: SearchSettings, expected: Expected) -> float:
+    """What a frame in focus scores at least: by the calibration, else by the scorer's meaning."""
+    if settings.calibrated is None:
+        return EVIDENT_SCORE
+    return expected.level[0] + EVIDENT_SCORE * expected.height[0]
 
 
 def _bracketed(run: Run, less: float) -> bool:

@@ -55,6 +55,11 @@ class Renderer:
         """Whether the specimen is seen in transmitted light."""
         return self._specimen.modality == "brightfield"
 
+    @property
+    def layers_um(self) -> tuple[float, ...]:
+        """Offsets of the specimen's layers from its plane in focus, um."""
+        return tuple(offset for offset, _ in self._specimen.layers)
+
     @cached_property
     def sharpest_defocus_um(self) -> float:
         """Defocus of the image with most detail, um; see `sharpest_defocus_um`."""

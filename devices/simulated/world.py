@@ -118,6 +118,11 @@ class World:
         """
         return self.true_focus_um + self._rendered().sharpest_defocus_um
 
+    @property
+    def layers_um(self) -> tuple[float, ...]:
+        """Carriage positions at which each layer of the specimen is in focus now, um."""
+        return tuple(self.true_focus_um + offset for offset in self._rendered().layers_um)
+
     def go_to_z(self, z_um: float) -> None:
         """Send the focus drive to a position; ValueError outside its limits."""
         low, high = self.mechanics.lower_um, self.mechanics.upper_um
