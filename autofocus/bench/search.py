@@ -183,7 +183,7 @@ def run_search(
     jobs : int
         Processes.
     """
-    done = list(read_log(log)) if log.is_file() else []
+    done = _resume(log) if log.is_file() else []
     had = {(outcome.entrant, outcome.case) for outcome in done}
     left = []
     for case in todo:
@@ -205,11 +205,17 @@ def run_search(
 
 
 def read_log(log: Path) -> Iterator[Outcome]:
-    """Outcomes of an earlier run; a last line cut short is left out."""
-    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            values = json.loads(line)
-            yield Outcome(**{**values, "case": Case(**values["case"])})
+    """Outcomes of an earlier run."""
+    for line in log.read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        yield Outcome(**{**values, "case": Case(**values["case"])})
+
+
+def _resume(log: Path) -> list[Outcome]:
+    """Outcomes so far; a last line that a kill has cut short is taken off the file."""
+    whole = log.read_bytes()
+    log.write_bytes(whole[: whole.rfind(b"\n") + 1])
+    return list(read_log(log))
 
 
 Kind = tuple[str, str, str]  # microscope, specimen, scorer
