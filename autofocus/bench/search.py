@@ -37,6 +37,8 @@ RIG = "simulated.toml"
 LoadScorer = Callable[[str], Scorer]
 # Far enough for a start 40 depths of field away, and everything a run may add to it.
 LIMITS_DOF = 80.0
+# Of the frame and the specimen: as small as a region of interest that an operator would draw.
+SIDE_PX = 384
 # Of the specimens that rigs are calibrated with; no case has it.
 CALIBRATION_SEED = 4_999_999
 
@@ -86,7 +88,6 @@ ENTRANTS: Mapping[str, Entrant] = MappingProxyType(
                 range_um=10.0,
                 tolerance_um=1.0,
             ),
-            Entrant("hill_climb", "hill_climb", "reiqa-compact", ("cold",)),
             Entrant("coarse_to_fine, vollath_f4", "coarse_to_fine", "vollath_f4", _EVERYWHERE),
             Entrant("brent, vollath_f4", "brent", "vollath_f4", ("cold",)),
             Entrant("warm", "predictive", "reiqa-compact", ("warm",), expects=True),
@@ -272,7 +273,7 @@ class _Scene:
         """Put everything back to the beginning of the case and focus."""
         case, dof_um = self._case, self._case.dof_um
         self._set_up()
-        self._world.fluorescence_left = 1.0
+        self._world.begin_anew()
         best_um = self._best_um()
         request = _request(entrant, case, start_um=best_um + case.start_dof * dof_um)
         with Microscope(self._core, self._rig.microscope) as microscope:
@@ -309,6 +310,9 @@ class _Scene:
             ("Camera", "NA", optics.na),
             ("Camera", "PixelSize_um", optics.pixel_size_um),
             ("Camera", "Wavelength_um", optics.wavelength_um),
+            ("Camera", "SensorWidth_px", SIDE_PX),
+            ("Camera", "SensorHeight_px", SIDE_PX),
+            ("Camera", "SpecimenSize_px", SIDE_PX),
             ("Camera", "Specimen", case.kind),
             ("Camera", "Seed", case.seed),
             ("Camera", "NoiseSeed", case.seed),
@@ -335,8 +339,9 @@ class _Scene:
 
     def _distance_dof(self, z_um: float) -> float:
         accepted = [self._world.true_sharpest_um]
-        # Dust is as good an answer as the specimen: both are there, and both are sharp.
-        if self._case.kind == "debris":
+        # Dust is as good an answer as the specimen, and every layer of a thick section as the
+        # brightest: all are there, and all are sharp.
+        if self._case.kind in ("debris", "tissue"):
             accepted += self._world.layers_um
         return min(abs(z_um - plane) for plane in accepted) / self._case.dof_um
 

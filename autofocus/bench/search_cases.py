@@ -109,11 +109,11 @@ class Case:
 def cases(share: float = 1.0, *, first_seed: int = FIRST_SEED) -> list[Case]:
     """All cases of the published table, or the first ``share`` of each group."""
     groups = (
-        _cold(first_seed, 10),
-        _hardship(first_seed + 20_000, 3),
-        _must_refuse(first_seed + 30_000, 6),
-        _warm(first_seed + 40_000, 4),
         _deepfocus(first_seed + 50_000, 40),
+        _warm(first_seed + 40_000, 4),
+        _must_refuse(first_seed + 30_000, 6),
+        _hardship(first_seed + 20_000, 3),
+        _cold(first_seed, 12),
     )
     return [case for group in groups for case in group[: max(1, round(share * len(group)))]]
 

@@ -14,8 +14,14 @@ from autofocus.search.grid import (
     extension_count,
 )
 from autofocus.search.looking import look
-from autofocus.search.protocol import Purpose, Reading, Search, SearchSettings
+from autofocus.search.protocol import Purpose, Reading, Search, SearchSettings, Verdict
 from autofocus.search.run import EVIDENT_SCORE, Run, narrowings
+from autofocus.search.second_opinion import (
+    as_second_opinion,
+    can_hear_the_referee,
+    is_beyond_doubt,
+    referee_run,
+)
 
 # A score of absolute meaning from which a closer look pays, how much lower the readings on both
 # sides of it must be, how many humps a run looks at, and how often,
@@ -23,18 +29,20 @@ from autofocus.search.run import EVIDENT_SCORE, Run, narrowings
 HUMP_SCORE = 0.3
 DIP = 0.3
 MOST_HUMPS = 3
-MOST_LOOKS = 6
+MOST_LOOKS = 5
+# Verdicts of a score that may not know the specimen; a proven edge is none of them.
+DOUBTFUL = (Verdict.FLAT, Verdict.AMBIGUOUS)
 
 
 def worst_case_exposures(settings: SearchSettings) -> int:
     """Largest number of exposures a run with these settings can take, start included."""
     coarse = len(coarse_positions(settings))
     extension = extension_count(settings)
-    # Two candidates may be narrowed, and the fit may be corrected once after the confirmation.
     humps = (MOST_LOOKS + 2) * MOST_HUMPS if settings.absolute else 0
-    return (
-        1 + coarse + humps + settings.max_extensions * extension + 2 * 4 * narrowings(settings) + 2
-    )
+    # Two candidates may be narrowed, and the fit may be corrected once after the confirmation; all
+    # of it once more for the referee.
+    judged = (2 * 4 * narrowings(settings) + 2) * (2 if settings.absolute else 1)
+    return 1 + coarse + humps + settings.max_extensions * extension + judged
 
 
 def coarse_to_fine(settings: SearchSettings) -> Search:
@@ -63,12 +71,26 @@ def coarse_to_fine(settings: SearchSettings) -> Search:
 
 
 def continued(run: Run) -> Search:
-    """The same for a run that has read its start, and perhaps more."""
+    """The same for a run that has read its start."""
     evident = yield from _evident(run)
     if evident is not None:
         return evident
+    return (yield from whole_range(run))
+
+
+def whole_range(run: Run) -> Search:
+    """Every coarse position, whatever was read before; judged by the readings' own scatter."""
     yield from run.ask(_unread(run, coarse_positions(run.settings)), Purpose.COARSE)
     yield from run.extend()
+    result = yield from _narrowed(run)
+    if result.verdict not in DOUBTFUL or not can_hear_the_referee(run):
+        return result
+    watched = referee_run(run)
+    second = yield from _narrowed(watched)
+    return as_second_opinion(second, run, watched) if is_beyond_doubt(second, watched) else result
+
+
+def _narrowed(run: Run) -> Search:
     refused = run.frames_refused() or run.flat_or_edge()
     if refused:
         return refused

@@ -21,7 +21,7 @@ from autofocus.search.protocol import (
 from autofocus.search.run import Run
 
 # Exposures to look with before coarse_to_fine takes over.
-MOST_LOOKS = 16
+MOST_LOOKS = 12
 
 
 def predictive(settings: SearchSettings) -> Search:
@@ -51,7 +51,7 @@ def predictive(settings: SearchSettings) -> Search:
     result = yield from conclude(run, expected)
     if result is not None:
         return result
-    return (yield from coarse_to_fine.continued(run))
+    return (yield from coarse_to_fine.whole_range(run))
 
 
 def worst_case_exposures(settings: SearchSettings) -> int:

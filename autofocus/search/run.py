@@ -6,7 +6,7 @@ Every strategy asks in its own order and is judged here by the same rules.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from autofocus.search.evidence import Background, background, best_reading, is_stale, rivals
@@ -47,6 +47,9 @@ COMPARABLE_SHARE = 0.85
 LEAST_ABSOLUTE_SCORE = 0.25
 EVIDENT_SCORE = 0.6
 NARROWING = 4.0
+# Over 179 tuning runs 70 % of the errors were within the uncertainty, 91 % within 1.96 of it.
+FIT_SHARE = 0.8
+UNFITTED_DOF = 0.05
 
 Asking = Generator[Pass, tuple[Reading, ...], None]
 
@@ -59,12 +62,22 @@ def narrowings(settings: SearchSettings) -> int:
 
 @dataclass
 class Run:
-    """The readings of one run and what they mean so far."""
+    """The readings of one run and what they mean so far.
+
+    Attributes
+    ----------
+    settings : SearchSettings
+        Of the run.
+    heard : callable
+        What is kept of a reading; the reading itself, unless another opinion is asked for.
+    """
 
     settings: SearchSettings
+    heard: Callable[[Reading], Reading] = lambda reading: reading
 
     def __post_init__(self) -> None:
         self.curve: list[Reading] = []
+        self.told: list[Reading] = []
         self.fresh: list[Reading] = []
         self.final: Reading | None = None
 
@@ -74,10 +87,12 @@ class Run:
         """Ask for a pass and keep its readings; asks for nothing where there is nowhere to go."""
         if not z_um:
             return
-        readings = yield Pass(tuple(z_um), purpose)
+        told = yield Pass(tuple(z_um), purpose)
+        self.told.extend(told)
+        readings = [self.heard(reading) for reading in told]
         self.curve.extend(readings)
         if purpose is Purpose.FINE:
-            self.fresh = list(readings)
+            self.fresh = readings
 
     def extend(self) -> Asking:
         """Continue the range past an end that holds the best score."""
@@ -301,7 +316,7 @@ class Run:
         """The stage may stay where it was read last."""
         assert self.final is not None
         peak = self.peak()
-        sigma_um = peak.sigma_um if peak else self.settings.dof_um / 2
+        sigma_um = self._sigma_um(peak)
         strength = (self.final.score - back.level) / back.noise
         fit_quality = min(1.0, self.settings.dof_um / 2 / max(sigma_um, 1e-9))
         return self.result(
@@ -313,6 +328,12 @@ class Run:
             score=peak.score if peak else self.final.score,
             confidence=strength / (strength + PROOF) * fit_quality,
         )
+
+    def _sigma_um(self, peak: Peak | None) -> float:
+        """Uncertainty of the fitted peak, with what no fit can know of the specimen."""
+        if peak is None:
+            return self.settings.dof_um / 2
+        return math.hypot(FIT_SHARE * peak.sigma_um, UNFITTED_DOF * self.settings.dof_um)
 
     def flat(self, why: str) -> SearchResult:
         """The verdict ``flat``, with the numbers."""

@@ -123,6 +123,12 @@ class World:
         """Carriage positions at which each layer of the specimen is in focus now, um."""
         return tuple(self.true_focus_um + offset for offset in self._rendered().layers_um)
 
+    def begin_anew(self) -> None:
+        """Unbleach the specimen and draw the same noise again, as after loading."""
+        with self._state:
+            self.fluorescence_left = 1.0
+            self._frames, self._last = 0, None
+
     def go_to_z(self, z_um: float) -> None:
         """Send the focus drive to a position; ValueError outside its limits."""
         low, high = self.mechanics.lower_um, self.mechanics.upper_um
