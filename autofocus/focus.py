@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -41,12 +42,21 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Where the time of a run went."""
+    """Where the time of a run went.
+
+    Attributes
+    ----------
+    stage, camera, scoring, total : float
+        In moves, exposures, scoring, and all.
+    saved : float
+        Of the scoring, what went on while the stage moved and the camera exposed.
+    """
 
     stage: float
     camera: float
     scoring: float
     total: float
+    saved: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -156,6 +166,9 @@ class _Stop(Exception):  # noqa: N818 - ends a run with a verdict, is not an err
         self.reason = reason
 
 
+_Waiting = tuple[Frame, "Future[Reading]"]
+
+
 class _Driver:
     """Answers a search with readings from the microscope, and keeps the books."""
 
@@ -177,7 +190,9 @@ class _Driver:
         self._on_reading = on_reading
         self._on_frame = on_frame
         self._began_s = time.monotonic()
-        self._stage_s = self._camera_s = self._scoring_s = 0.0
+        self._stage_s = self._camera_s = self._scoring_s = self._waited_s = 0.0
+        # One frame is scored while the stage goes on; a second thread would only share its cores.
+        self._scoring = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self._spent = Spent()
         self._readings: list[Reading] = []
         self._curve: list[CurvePoint] = []
@@ -199,19 +214,37 @@ class _Driver:
             )
         finally:
             search.close()
+            self._scoring.shutdown()
 
     def _converse(self, search: Search, acquisition: Acquisition) -> SearchResult:
         try:
             step = next(search)
             while True:
-                readings = tuple(self._read(z_um, step) for z_um in step.z_um)
+                readings = self._read(step)
                 acquisition.verify_unchanged()
                 step = search.send(readings)
         except StopIteration as finished:
             result: SearchResult = finished.value
             return result
 
-    def _read(self, z_um: float, step: Pass) -> Reading:
+    def _read(self, step: Pass) -> tuple[Reading, ...]:
+        """Visit a pass; while a frame is scored the stage goes on to the next position."""
+        readings: list[Reading] = []
+        waiting: _Waiting | None = None
+        try:
+            for z_um in step.z_um:
+                frame = self._expose(z_um)
+                if waiting is not None:
+                    before, waiting = waiting, None
+                    readings.append(self._keep(before, step))
+                waiting = frame, self._scoring.submit(self._score, frame)
+        finally:
+            # Also when the run was stopped: what was exposed is reported.
+            if waiting is not None:
+                readings.append(self._keep(waiting, step))
+        return tuple(readings)
+
+    def _expose(self, z_um: float) -> Frame:
         self._check_abort()
         self._check_budget()
         self._move(z_um)
@@ -219,7 +252,7 @@ class _Driver:
         frame = self._snap()
         # Checked again: a frame exposed while somebody pressed stop is not worth scoring.
         self._check_abort()
-        return self._score(frame, step)
+        return frame
 
     def _check_abort(self) -> None:
         if self._abort.is_set() or self._microscope.halted:
@@ -250,10 +283,18 @@ class _Driver:
         self._spent = self._spent.after(frame.exposure_ms)
         return frame
 
-    def _score(self, frame: Frame, step: Pass) -> Reading:
+    def _score(self, frame: Frame) -> Reading:
+        """In the scoring thread; one frame at a time."""
         began_s = time.monotonic()
         reading = reading_of(frame, self._scorer, self._optics)
         self._scoring_s += time.monotonic() - began_s
+        return reading
+
+    def _keep(self, waiting: _Waiting, step: Pass) -> Reading:
+        began_s = time.monotonic()
+        frame, scored = waiting
+        reading = scored.result()
+        self._waited_s += time.monotonic() - began_s
         point = CurvePoint(
             z_um=reading.z_um,
             score=reading.score,
@@ -307,5 +348,11 @@ class _Driver:
             dof_um=settings.dof_um,
             notes=found.notes,
             curve=tuple(self._curve),
-            seconds=Seconds(self._stage_s, self._camera_s, self._scoring_s, total_s),
+            seconds=Seconds(
+                self._stage_s,
+                self._camera_s,
+                self._scoring_s,
+                total_s,
+                saved=max(0.0, self._scoring_s - self._waited_s),
+            ),
         )

@@ -230,3 +230,15 @@ def test_a_rig_may_forbid_every_move_towards_the_specimen_beyond_the_start(rig, 
     strict = replace(rig, microscope=replace(rig.microscope, max_towards_um=0.0))
     promised = plan(strict, FocusRequest(), state=microscope.state)
     assert promised.z_highest_um == microscope.state.z_um
+
+
+def test_frames_are_scored_while_the_stage_goes_on(rig, microscope):
+    """A pass of many positions takes less than its moves, exposures and scores one by one."""
+    microscope.move_to(20.0)
+    slow = ClassicalScorer("tenengrad")
+    result = focus(rig, microscope, slow, strategy="exhaustive", range_um=30.0, exposure_ms=20.0)
+    seconds = result.seconds
+    assert 0 < seconds.saved <= seconds.scoring
+    assert seconds.total < seconds.stage + seconds.camera + seconds.scoring
+    z_um = [point.z_um for point in result.curve]
+    assert z_um[1:30] == sorted(z_um[1:30])

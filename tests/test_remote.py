@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from autofocus.config import SearchDefaults
 from autofocus.errors import RequestError
+from autofocus.findings import DOUBT
 from autofocus.planning import FocusRequest, settings_within, strategy_of
 from autofocus.remote import MOST_DOF, Move, RemoteResult, RemoteSearch, next_step
 from autofocus.search.protocol import Purpose, Reading, SearchResult, Verdict
@@ -151,7 +152,7 @@ def test_the_referee_is_heard_as_in_a_run_here() -> None:
     assert agreed.locked
     assert result.referee_z_um == pytest.approx(-8, abs=DOF_UM)
     assert result.referee_agrees is False
-    assert result.confidence == agreed.confidence / 2
+    assert result.confidence == pytest.approx(agreed.confidence * DOUBT)
     assert any("puts the peak at" in note for note in result.notes)
 
 
