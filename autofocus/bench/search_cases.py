@@ -65,7 +65,7 @@ FAULTS: Mapping[str, Mapping[tuple[str, str], float]] = MappingProxyType(
         "dim": {},
         "empty": {},
         "dark": {("Camera", "Background"): 0.0},
-        "saturated": {("Camera", "Gain"): 2000.0},
+        "saturated": {("Camera", "Gain"): 1000.0, ("Camera", "BitDepth"): 12},
         "stale frames": {("Camera", "StaleFrames"): 1.0},
         "out of range": {},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from autofocus.search.grid import inside_bounds
+from autofocus.search.grid import range_ends
 from autofocus.search.proof import MOST_EXPOSURES, prove
 from autofocus.search.protocol import Purpose, Search, SearchSettings
 from autofocus.search.run import Asking, Run
@@ -27,7 +27,7 @@ def brent(settings: SearchSettings) -> Search:
 
 def first_positions(settings: SearchSettings) -> tuple[float, ...]:
     """The first position: a golden section of the range, um."""
-    low, high = _ends(settings)
+    low, high = range_ends(settings)
     return (low + GOLDEN * (high - low),)
 
 
@@ -36,17 +36,9 @@ def worst_case_exposures(settings: SearchSettings) -> int:
     return 1 + MOST_STEPS + MOST_EXPOSURES
 
 
-def _ends(settings: SearchSettings) -> tuple[float, float]:
-    half_um = settings.range_um / 2
-    return (
-        inside_bounds(settings, settings.center_um - half_um),
-        inside_bounds(settings, settings.center_um + half_um),
-    )
-
-
 def _close_in(run: Run) -> Asking:
     """Narrow the bracket until it is as small as the tolerance."""
-    low, high = _ends(run.settings)
+    low, high = range_ends(run.settings)
     least_um = max(run.settings.tolerance_um, 1e-6)
     best = second = third = low + GOLDEN * (high - low)
     yield from run.ask((best,), Purpose.FINE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from autofocus.search.grid import inside_bounds
+from autofocus.search.grid import range_ends
 from autofocus.search.proof import MOST_EXPOSURES, prove
 from autofocus.search.protocol import Purpose, Search, SearchSettings
 from autofocus.search.run import Asking, Run
@@ -26,27 +26,19 @@ def golden(settings: SearchSettings) -> Search:
 
 def first_positions(settings: SearchSettings) -> tuple[float, ...]:
     """The two inner positions, um."""
-    low, high = _ends(settings)
+    low, high = range_ends(settings)
     return high - SHARE * (high - low), low + SHARE * (high - low)
 
 
 def worst_case_exposures(settings: SearchSettings) -> int:
     """Largest number of exposures: one for every section, and the proof."""
-    low, high = _ends(settings)
+    low, high = range_ends(settings)
     sections = math.log(max(settings.dof_um / max(high - low, 1e-9), 1e-9)) / math.log(SHARE)
     return 3 + max(0, math.ceil(sections)) + MOST_EXPOSURES
 
 
-def _ends(settings: SearchSettings) -> tuple[float, float]:
-    half_um = settings.range_um / 2
-    return (
-        inside_bounds(settings, settings.center_um - half_um),
-        inside_bounds(settings, settings.center_um + half_um),
-    )
-
-
 def _shrink(run: Run) -> Asking:
-    low, high = _ends(run.settings)
+    low, high = range_ends(run.settings)
     left, right = first_positions(run.settings)
     yield from run.ask((left, right), Purpose.COARSE)
     f_left, f_right = run.curve[-2].score, run.curve[-1].score

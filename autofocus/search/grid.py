@@ -46,14 +46,22 @@ def coarse_positions(settings: SearchSettings) -> tuple[float, ...]:
     tuple of float
         Positions in um in the direction of travel, at most one coarse step apart.
     """
-    low = max(settings.z_min_um, settings.center_um - settings.range_um / 2)
-    high = min(settings.z_max_um, settings.center_um + settings.range_um / 2)
+    low, high = range_ends(settings)
     # The small slack keeps rounding from adding a position nobody asked for.
     intervals = max(1, math.ceil((high - low) / coarse_step_um(settings) - 1e-6))
     positions = [low + (high - low) * i / intervals for i in range(intervals)] + [high]
     # The start has been read already; a second exposure there would tell nothing new.
     near_um = 0.1 * (high - low) / intervals
     return along(settings, [z for z in positions if abs(z - settings.start_z_um) > near_um])
+
+
+def range_ends(settings: SearchSettings) -> tuple[float, float]:
+    """Lowest and highest position of the range, cut at the bounds, um."""
+    half_um = settings.range_um / 2
+    return (
+        inside_bounds(settings, settings.center_um - half_um),
+        inside_bounds(settings, settings.center_um + half_um),
+    )
 
 
 def extension_count(settings: SearchSettings) -> int:

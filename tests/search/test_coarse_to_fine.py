@@ -1,46 +1,23 @@
 import math
 
+import driving
 import numpy as np
 import pytest
+from driving import settings_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autofocus.search.coarse_to_fine import coarse_to_fine, worst_case_exposures
+from autofocus.search.coarse_to_fine import worst_case_exposures
 from autofocus.search.evidence import distinct
 from autofocus.search.grid import coarse_positions, extension_positions, fine_positions
 from autofocus.search.peak import fit_peak
-from autofocus.search.protocol import Pass, Reading, SearchResult, SearchSettings, Verdict
-
-
-def settings_for(**changes) -> SearchSettings:
-    base = {
-        "start_z_um": 0.0,
-        "z_min_um": -100.0,
-        "z_max_um": 100.0,
-        "center_um": 0.0,
-        "range_um": 50.0,
-        "dof_um": 1.0,
-        "tolerance_um": 0.25,
-    }
-    return SearchSettings(**{**base, **changes})
+from autofocus.search.protocol import Reading, SearchResult, Verdict
 
 
 def drive(search_settings, read):
-    """Answer the search from ``read(z, i) -> Reading``; give the result and all positions."""
-    search = coarse_to_fine(search_settings)
-    visited: list[float] = []
-    passes: list[Pass] = []
-    step = next(search)
-    while True:
-        passes.append(step)
-        readings = []
-        for z in step.z_um:
-            readings.append(read(z, len(visited)))
-            visited.append(z)
-        try:
-            step = search.send(tuple(readings))
-        except StopIteration as done:
-            return done.value, visited, passes
+    """Answer `coarse_to_fine`; give the result, all positions and all passes."""
+    result, readings, passes = driving.drive("coarse_to_fine", search_settings, read)
+    return result, [reading.z_um for reading in readings], passes
 
 
 def curve(peak_um, *, width_um=2.0, noise=0.0, height=1.0, base=0.0, seed=0):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from driving import drive, settings_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +10,6 @@ from autofocus.search.protocol import (
     Expectation,
     FocusCurve,
     Reading,
-    SearchSettings,
     Verdict,
 )
 from autofocus.search.strategies import STRATEGIES
@@ -17,32 +17,9 @@ from autofocus.search.strategies import STRATEGIES
 FEW = ("predictive", "coarse_to_fine")
 
 
-def settings_for(**changes) -> SearchSettings:
-    base = {
-        "start_z_um": 0.0,
-        "z_min_um": -100.0,
-        "z_max_um": 100.0,
-        "center_um": 0.0,
-        "range_um": 50.0,
-        "dof_um": 1.0,
-        "tolerance_um": 0.25,
-        "absolute": True,
-    }
-    return SearchSettings(**{**base, **changes})
-
-
-def drive(name, search_settings, read):
-    """Answer the search; give the result and the readings."""
-    search = STRATEGIES[name].search(search_settings)
-    readings: list[Reading] = []
-    step = next(search)
-    while True:
-        group = tuple(read(z, len(readings) + i) for i, z in enumerate(step.z_um))
-        readings += group
-        try:
-            step = search.send(group)
-        except StopIteration as done:
-            return done.value, readings
+def known(**changes):
+    """Settings of a run whose score has absolute meaning."""
+    return settings_for(**{"absolute": True, **changes})
 
 
 def absolute_curve(focus_um, *, width_um=2.0, height=0.85, level=0.1, noise=0.02, seed=0):
@@ -60,14 +37,14 @@ def absolute_curve(focus_um, *, width_um=2.0, height=0.85, level=0.1, noise=0.02
 @pytest.mark.parametrize("focus_um", [-23.0, -7.3, 0.2, 14.9])
 @pytest.mark.parametrize("width_um", [1.0, 4.0])
 def test_finds_focus_anywhere_in_the_range(name, focus_um, width_um):
-    result, _ = drive(name, settings_for(), absolute_curve(focus_um, width_um=width_um))
+    result, _, _ = drive(name, known(), absolute_curve(focus_um, width_um=width_um))
     assert result.verdict is Verdict.LOCKED, result.reason
     assert abs(result.z_um - focus_um) <= 0.5
 
 
 @pytest.mark.parametrize("name", ["brent", "golden", "hill_climb"])
 def test_finds_a_focus_that_the_start_already_feels(name):
-    result, _ = drive(name, settings_for(range_um=10.0), absolute_curve(1.3))
+    result, _, _ = drive(name, known(range_um=10.0), absolute_curve(1.3))
     assert result.locked, result.reason
     assert abs(result.z_um - 1.3) <= 0.5
 
@@ -76,7 +53,7 @@ def test_finds_a_focus_that_the_start_already_feels(name):
 def test_few_exposures_on_a_plain_curve(name, most):
     starts = np.random.default_rng(5).uniform(-24, 24, 30)
     taken = [
-        len(drive(name, settings_for(), absolute_curve(focus, seed=i))[1])
+        len(drive(name, known(), absolute_curve(focus, seed=i))[1])
         for i, focus in enumerate(starts)
     ]
     assert np.median(taken) <= most
@@ -87,10 +64,8 @@ def test_an_expectation_and_a_calibration_need_fewer_still():
     calibrated = FocusCurve(tuple(z), tuple(0.1 + 0.85 / (1 + (z / 2) ** 2)), 0.02, 0.05)
     taken = []
     for i, focus in enumerate(np.random.default_rng(6).uniform(-4, 4, 30)):
-        expecting = settings_for(
-            range_um=20.0, expected=Expectation(0.0, 2.0), calibrated=calibrated
-        )
-        result, readings = drive("predictive", expecting, absolute_curve(focus, seed=i))
+        expecting = known(range_um=20.0, expected=Expectation(0.0, 2.0), calibrated=calibrated)
+        result, readings, _ = drive("predictive", expecting, absolute_curve(focus, seed=i))
         assert result.locked, result.reason
         assert abs(result.z_um - focus) <= 0.5
         taken.append(len(readings))
@@ -101,7 +76,7 @@ def test_an_expectation_and_a_calibration_need_fewer_still():
 @pytest.mark.parametrize("seed", range(15))
 def test_never_locks_on_an_empty_field(name, seed):
     empty = absolute_curve(0.0, height=0.0, level=0.2, noise=0.06, seed=seed)
-    result, _ = drive(name, settings_for(), empty)
+    result, _, _ = drive(name, known(), empty)
     assert not result.locked, result.reason
 
 
@@ -109,8 +84,8 @@ def test_never_locks_on_an_empty_field(name, seed):
 @pytest.mark.parametrize("side", [-1, 1])
 @pytest.mark.parametrize("beyond_um", [3.0, 8.0, 20.0])
 def test_never_locks_on_a_focus_beyond_the_limits(name, side, beyond_um):
-    inside = settings_for(z_min_um=-25.0, z_max_um=25.0)
-    result, _ = drive(name, inside, absolute_curve(side * (25.0 + beyond_um), width_um=3.0))
+    inside = known(z_min_um=-25.0, z_max_um=25.0)
+    result, _, _ = drive(name, inside, absolute_curve(side * (25.0 + beyond_um), width_um=3.0))
     assert not result.locked, result.reason
 
 
@@ -122,7 +97,7 @@ def test_a_hump_far_from_focus_is_not_taken_for_focus(name):
         plain = absolute_curve(-11.0, height=0.4, level=0.1, seed=3)(z, i)
         return Reading(z, plain.score, referee=1.0 + 0.01 * (i % 3), fingerprint=plain.fingerprint)
 
-    result, _ = drive(name, settings_for(), read)
+    result, _, _ = drive(name, known(), read)
     assert not result.locked, result.reason
 
 
@@ -132,7 +107,7 @@ def test_a_low_score_locks_where_the_referee_agrees(name):
         plain = absolute_curve(-11.0, height=0.35, level=0.08, noise=0.01, seed=3)(z, i)
         return Reading(z, plain.score, referee=plain.score**2, fingerprint=plain.fingerprint)
 
-    result, _ = drive(name, settings_for(), read)
+    result, _, _ = drive(name, known(), read)
     assert result.locked, result.reason
     assert abs(result.z_um + 11.0) <= 0.5
 
@@ -146,7 +121,7 @@ def test_a_sharper_start_is_not_given_up(name):
         score = 0.95 if i == 0 else plain.score
         return Reading(z, score, fingerprint=plain.fingerprint)
 
-    result, _ = drive(name, settings_for(), read)
+    result, _, _ = drive(name, known(), read)
     assert not result.locked, result.reason
 
 
@@ -180,13 +155,13 @@ limits = st.fixed_dictionaries(
 @settings(max_examples=25, deadline=None)
 @given(curve=curves, limited=limits)
 def test_stays_inside_is_bounded_and_repeats(name, curve, limited):
-    wanted = settings_for(**limited, tolerance_um=limited["dof_um"] / 4)
-    result, readings = drive(name, wanted, absolute_curve(**curve))
+    wanted = known(**limited, tolerance_um=limited["dof_um"] / 4)
+    result, readings, _ = drive(name, wanted, absolute_curve(**curve))
     low, high = wanted.z_min_um, wanted.z_max_um
     assert all(low <= reading.z_um <= high for reading in readings)
     assert len(readings) <= STRATEGIES[name].worst_case_exposures(wanted)
     assert all(low <= z <= high for z in STRATEGIES[name].first_positions(wanted))
     assert 0 <= result.confidence <= 1
-    replayed, again = drive(name, wanted, lambda _z, i: readings[i])
+    replayed, again, _ = drive(name, wanted, lambda _z, i: readings[i])
     assert replayed == result
     assert again == readings
