@@ -16,6 +16,11 @@ from models.errors import ImageError
 Float32 = NDArray[np.float32]
 
 _LARGEST_COUNT = 1e12
+# Full scales of 8- to 16-bit converters, in the low bits of a number or in the high ones of 16.
+_FULL_SCALES = frozenset(
+    {float(2**bits - 1) for bits in range(8, 17)}
+    | {float((2**bits - 1) << (16 - bits)) for bits in range(8, 17)}
+)
 _QUANTISATION = 1 / math.sqrt(12)
 _SMALLEST_LEVEL = 8
 _SAMPLES = 1 << 14
@@ -83,7 +88,7 @@ def inspect(image: NDArray[np.generic], *, bit_depth: int | None = None) -> Fram
     despeckled = cv2.medianBlur(counts, 3)
     signal = max(float(despeckled.max()) - offset, 0.0)
     least_noise = max(noise, quantisation)
-    full = _full_scale(image.dtype, bit_depth)
+    full = _seen_full_scale(counts, _full_scale(image.dtype, bit_depth))
     fraction = cv2.countNonZero((counts >= full).view(np.uint8)) / counts.size
     return FrameStats(
         height=image.shape[0],
@@ -266,6 +271,19 @@ def _drifts(bands: Float32, least_sigma: float) -> bool:
 
 def _dot(a: Float32, b: Float32) -> float:
     return float(np.vdot(a, b))
+
+
+def _seen_full_scale(counts: Float32, told: float) -> float:
+    """The camera's maximum as told, or a lower one where the frame's own pixels pile up.
+
+    Adapters say 16 bit of cameras that stop at 4095. A hundredth of all pixels at the highest
+    count of the frame, and that a full scale of some converter, is no coincidence.
+    """
+    top = float(counts.max())
+    if math.isinf(told) or top >= told or top not in _FULL_SCALES:
+        return told
+    share = cv2.countNonZero((counts == top).view(np.uint8)) / counts.size
+    return top if share > 0.01 else told
 
 
 def _full_scale(dtype: np.dtype[np.generic], bit_depth: int | None) -> float:

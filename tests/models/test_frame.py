@@ -184,6 +184,17 @@ def test_saturation_is_judged_at_one_percent(share: float, saturated: bool) -> N
     assert inspect(frame).saturated is saturated
 
 
+@pytest.mark.parametrize("full", [255, 1023, 4095, 4095 << 4, 16383])
+def test_a_camera_that_stops_below_its_bit_depth_saturates(full: int) -> None:
+    """The adapter says 16 bit; half of the frame piles up at what the converter can say."""
+    rng = np.random.default_rng(3)
+    electrons = rng.poisson(full, (128, 128)) + 0.0
+    frame = np.minimum(electrons, full).astype(np.uint16)
+    assert inspect(frame, bit_depth=16).saturated
+    below = np.minimum(electrons, full - 3).astype(np.uint16)  # no full scale: bright, flat things
+    assert not inspect(below, bit_depth=16).saturated
+
+
 def test_one_hot_pixel_at_the_maximum_is_not_saturation() -> None:
     frame = nothing(256, np.random.default_rng(9))
     frame[10, 10] = 65535
