@@ -231,11 +231,12 @@ def believe(curve: Sequence[Reading], settings: SearchSettings, expected: Expect
     by_shape = probability[:-1].reshape(log_chance.shape)
     top = np.unravel_index(int(np.argmax(by_shape)), by_shape.shape)
     residual = score - level[top] - height[top] * shape[top[0], :, top[1]]
+    misfit = float(np.sqrt(np.mean(residual**2))) if residual.size else 0.0
     return Belief(
         z_um=z_um,
         chance=by_shape.sum(axis=0),
         nothing=float(probability[-1]),
-        misfit=float(np.sqrt(np.mean(residual**2))) / float(expected.noise.max()),
+        misfit=misfit / float(expected.noise.max()),
         _by_shape=by_shape,
         _level=level,
         _height=height,

@@ -165,3 +165,15 @@ def test_stays_inside_is_bounded_and_repeats(name, curve, limited):
     replayed, again, _ = drive(name, wanted, lambda _z, i: readings[i])
     assert replayed == result
     assert again == readings
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_camera_that_is_saturated_everywhere_is_refused(name):
+    plain = absolute_curve(3.0)
+
+    def read(z, i):
+        reading = plain(z, i)
+        return Reading(z, reading.score, saturated=True, fingerprint=reading.fingerprint)
+
+    result, _, _ = drive(name, known(), read)
+    assert result.verdict is Verdict.SATURATED, result.reason
