@@ -150,6 +150,11 @@ class Outcome:
     referee_agrees: bool | None
 
     @property
+    def answer_error_dof(self) -> float:
+        """How far off the answer is; of a lock where the carriage is, play and all."""
+        return self.error_dof if self.locked else self.z_error_dof
+
+    @property
     def success(self) -> bool:
         """Locked within half a depth of field."""
         return self.locked and self.error_dof <= 0.5

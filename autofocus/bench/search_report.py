@@ -190,7 +190,9 @@ def _blurrier(outcomes: Sequence[Outcome]) -> str:
 
 def _coverage(outcomes: Sequence[Outcome]) -> str:
     """How often the truth lies within the interval that ``z_uncertainty_um`` promises."""
-    locked = [o for o in outcomes if o.locked and np.isfinite([o.z_error_dof, o.sigma_dof]).all()]
+    locked = [
+        o for o in outcomes if o.locked and np.isfinite([o.answer_error_dof, o.sigma_dof]).all()
+    ]
     groups = [("all", locked)]
     for scope in SCOPES:
         for title, bright in ((">= 100 photons", True), ("< 100 photons", False)):
@@ -205,11 +207,11 @@ def _coverage(outcomes: Sequence[Outcome]) -> str:
 
 
 def _covered(runs: Sequence[Outcome], width: float) -> float:
-    return float(np.mean([run.z_error_dof <= width * run.sigma_dof for run in runs]))
+    return float(np.mean([run.answer_error_dof <= width * run.sigma_dof for run in runs]))
 
 
 def _answered(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    return [outcome for outcome in outcomes if np.isfinite(outcome.z_error_dof)]
+    return [outcome for outcome in outcomes if np.isfinite(outcome.answer_error_dof)]
 
 
 def calibration_error(outcomes: Sequence[Outcome], bins: int = 10) -> float:
@@ -219,7 +221,7 @@ def calibration_error(outcomes: Sequence[Outcome], bins: int = 10) -> float:
     for runs in _binned(answered, bins):
         if runs:
             said = np.mean([run.confidence for run in runs])
-            right = np.mean([run.z_error_dof <= 0.5 for run in runs])
+            right = np.mean([run.answer_error_dof <= 0.5 for run in runs])
             total += len(runs) * abs(said - right)
     return float(total / max(1, len(answered)))
 
@@ -237,7 +239,7 @@ def _reliability(outcomes: Sequence[Outcome]) -> str:
             f"{i / 10:.1f} to {(i + 1) / 10:.1f}",
             str(len(runs)),
             f"{np.mean([run.confidence for run in runs]):.2f}",
-            f"{np.mean([run.z_error_dof <= 0.5 for run in runs]):.2f}",
+            f"{np.mean([run.answer_error_dof <= 0.5 for run in runs]):.2f}",
         )
         for i, runs in enumerate(_binned(_answered(outcomes), 10))
         if runs
@@ -295,9 +297,11 @@ def picture(outcomes: Sequence[Outcome]) -> bytes:
     left.set(xlabel="exposures", ylabel="error, DOF", yscale="log", title="cold starts, locked")
     if cold:
         left.legend(fontsize=7)
-    locked = [o for o in outcomes if o.locked and np.isfinite([o.z_error_dof, o.sigma_dof]).all()]
+    locked = [
+        o for o in outcomes if o.locked and np.isfinite([o.answer_error_dof, o.sigma_dof]).all()
+    ]
     if locked:
-        ratio = np.sort([run.z_error_dof / run.sigma_dof for run in locked])
+        ratio = np.sort([run.answer_error_dof / run.sigma_dof for run in locked])
         middle.plot(ratio, np.arange(1, ratio.size + 1) / ratio.size)
     normal = np.linspace(0, 4, 100)
     middle.plot(normal, [_normal_share(x) for x in normal], "--", color="0.5", label="normal")
@@ -307,7 +311,7 @@ def picture(outcomes: Sequence[Outcome]) -> bytes:
     middle.legend(fontsize=7)
     bins = [runs for runs in _binned(_answered(outcomes), 10) if runs]
     said = [float(np.mean([run.confidence for run in runs])) for runs in bins]
-    held = [float(np.mean([run.z_error_dof <= 0.5 for run in runs])) for runs in bins]
+    held = [float(np.mean([run.answer_error_dof <= 0.5 for run in runs])) for runs in bins]
     right.plot([0, 1], [0, 1], "--", color="0.5")
     right.scatter(said, held, s=[8 + 4 * len(runs) ** 0.5 for runs in bins])
     right.set(xlabel="confidence", ylabel="within half a DOF", title="reliability")
