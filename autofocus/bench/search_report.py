@@ -206,6 +206,10 @@ def _coverage(outcomes: Sequence[Outcome]) -> str:
     return _table(("stratum", "locked runs", "within 1 sigma", "within 1.96 sigma"), rows)
 
 
+def _locked_with_sigma(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    return [o for o in outcomes if o.locked and np.isfinite(o.answer_error_dof + o.sigma_dof)]
+
+
 def _covered(runs: Sequence[Outcome], width: float) -> float:
     return float(np.mean([run.answer_error_dof <= width * run.sigma_dof for run in runs]))
 
