@@ -190,9 +190,7 @@ def _blurrier(outcomes: Sequence[Outcome]) -> str:
 
 def _coverage(outcomes: Sequence[Outcome]) -> str:
     """How often the truth lies within the interval that ``z_uncertainty_um`` promises."""
-    locked = [
-        o for o in outcomes if o.locked and np.isfinite([o.answer_error_dof, o.sigma_dof]).all()
-    ]
+    locked = _locked_with_sigma(outcomes)
     groups = [("all", locked)]
     for scope in SCOPES:
         for title, bright in ((">= 100 photons", True), ("< 100 photons", False)):
@@ -301,9 +299,7 @@ def picture(outcomes: Sequence[Outcome]) -> bytes:
     left.set(xlabel="exposures", ylabel="error, DOF", yscale="log", title="cold starts, locked")
     if cold:
         left.legend(fontsize=7)
-    locked = [
-        o for o in outcomes if o.locked and np.isfinite([o.answer_error_dof, o.sigma_dof]).all()
-    ]
+    locked = _locked_with_sigma(outcomes)
     if locked:
         ratio = np.sort([run.answer_error_dof / run.sigma_dof for run in locked])
         middle.plot(ratio, np.arange(1, ratio.size + 1) / ratio.size)
