@@ -256,7 +256,7 @@ class _Driver:
 
     def _check_abort(self) -> None:
         if self._abort.is_set() or self._microscope.halted:
-            raise _Stop(Verdict.ABORTED, f"aborted after {len(self._readings)} exposures")
+            raise _Stop(Verdict.ABORTED, f"aborted after {self._spent.exposures} exposures")
 
     def _check_budget(self) -> None:
         reason = refusal(

@@ -99,7 +99,9 @@ def test_abort_returns_to_the_start(rig, microscope, scorer):
         rig, microscope, scorer, FocusRequest(), run_id="x", abort=abort, on_reading=watch
     )
     assert result.verdict is Verdict.ABORTED
-    assert len(seen) == result.exposures == 5
+    # While the fifth frame was scored the next one was being exposed; nothing was begun after it.
+    assert 5 <= len(seen) == result.exposures <= 6
+    assert f"{result.exposures} exposures" in result.reason
     assert microscope.z_um() == pytest.approx(33.7, abs=0.01)
 
 

@@ -166,10 +166,16 @@ def test_colour_is_scored_as_the_mean_of_its_channels(
 
 
 def test_the_bit_depth_decides_what_is_saturated(client: httpx.Client) -> None:
+    bright = np.where(STACK[0] > 400, 5000, STACK[0]).astype(np.uint16)
+
+    assert [s.saturated for s in said(score(client, tiff(bright)))] == [False]
+    assert [s.saturated for s in said(score(client, tiff(bright), bit_depth=12))] == [True]
+
+
+def test_a_pile_up_at_a_full_scale_is_seen_without_being_told(client: httpx.Client) -> None:
     full = np.where(STACK[0] > 400, 4095, STACK[0]).astype(np.uint16)
 
-    assert [s.saturated for s in said(score(client, tiff(full)))] == [False]
-    assert [s.saturated for s in said(score(client, tiff(full), bit_depth=12))] == [True]
+    assert [s.saturated for s in said(score(client, tiff(full)))] == [True]
 
 
 def test_fields_left_empty_in_a_browser_count_as_left_out(client: httpx.Client) -> None:
