@@ -76,15 +76,16 @@ def conclude(run: Run, expected: Expected) -> Concluding:
 def _judged(run: Run, belief: Belief, expected: Expected) -> SearchResult | None:
     final, start, settings = run.final, run.curve[0], run.settings
     assert final is not None
-    noise = float(expected.noise.max()) / 2
     held = belief.within(final.z_um, settings.dof_um / 2)
-    if belief.misfit > REFUTED or held < SURE or not _bracketed(run, 3 * noise):
+    if belief.misfit > REFUTED or held < SURE:
         return None
-    if run.best().score - final.score > 3 * noise:
+    if open_side(run, final.z_um, final.score, expected):
+        return None
+    if run.best().score - final.score > margin(expected):
         return None
     if final.score < _evident_score(settings, expected):
         return None
-    if start.score - final.score > 2 * noise:
+    if start.score - final.score > float(expected.noise.max()):
         return None
     return run.result(
         Verdict.LOCKED,
@@ -104,9 +105,14 @@ def _evident_score(settings: SearchSettings, expected: Expected) -> float:
     return expected.level[0] + EVIDENT_SCORE * expected.height[0]
 
 
-def _bracketed(run: Run, less: float) -> bool:
-    """Whether readings on both sides of the peak are lower by ``less``."""
-    assert run.final is not None
-    top = run.final
-    lower = [reading.z_um for reading in run.curve if reading.score < top.score - less]
-    return any(z < top.z_um for z in lower) and any(z > top.z_um for z in lower)
+def margin(expected: Expected) -> float:
+    """By how much a score must be lower to be surely lower."""
+    return 1.5 * float(expected.noise.max())
+
+
+def open_side(run: Run, z_um: float, top: float, expected: Expected) -> int:
+    """On which side of a peak no surely lower reading is: -1, +1, or 0 when both have one."""
+    lower = [r.z_um for r in run.curve if r.score < top - margin(expected)]
+    if not any(z < z_um for z in lower):
+        return -1
+    return 0 if any(z > z_um for z in lower) else +1

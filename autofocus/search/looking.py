@@ -5,34 +5,53 @@ from __future__ import annotations
 import numpy as np
 
 from autofocus.search.belief import Belief, Expected, believe
-from autofocus.search.conclusion import CONVINCED, SURE, bounds
+from autofocus.search.conclusion import CONVINCED, SURE, bounds, open_side
 from autofocus.search.grid import along
 from autofocus.search.protocol import Purpose
 from autofocus.search.run import Asking, Run
 
 CANDIDATES_A_DOF = 2
 LEAST_APART_DOF = 0.4
+FLANK_DOF = 2.0
 
 
 def look(run: Run, expected: Expected, *, most: int) -> Asking:
-    """Ask for at most ``most`` positions, until one depth of field holds nearly all probability."""
+    """Ask for at most ``most`` positions, until one depth of field holds nearly all probability.
+
+    Lower readings then stand on both sides of it, which `conclude` wants to see.
+    """
     for _ in range(most):
         belief = believe(run.curve, run.settings, expected)
-        if _is_settled(belief, run):
+        z_um = _next(belief, run, expected)
+        if z_um is None:
             return
-        yield from run.ask((_most_telling(belief, run),), Purpose.COARSE)
+        yield from run.ask((z_um,), Purpose.COARSE)
 
 
-def _is_settled(belief: Belief, run: Run) -> bool:
-    """Whether another look would not change what is done next."""
-    settings = run.settings
+def _next(belief: Belief, run: Run, expected: Expected) -> float | None:
+    """The next position; None when another look would not change what is done next."""
     if len(run.curve) < 3:
-        return False
+        return _most_telling(belief, run)
     if belief.nothing > CONVINCED or max(belief.beyond(*bounds(run))) > CONVINCED:
-        return True
-    half_um = settings.dof_um / 2
-    sure = belief.within(belief.best_um, half_um) >= SURE
-    return sure and belief.sigma_um <= max(settings.tolerance_um, settings.dof_um / 4)
+        return None
+    return _flank(belief, run, expected) if _is_sure(belief, run) else _most_telling(belief, run)
+
+
+def _is_sure(belief: Belief, run: Run) -> bool:
+    settings = run.settings
+    held = belief.within(belief.best_um, settings.dof_um / 2)
+    return held >= SURE and belief.sigma_um <= max(settings.tolerance_um, settings.dof_um / 4)
+
+
+def _flank(belief: Belief, run: Run, expected: Expected) -> float | None:
+    """Where a lower reading is still missing, beyond what was read on that side; or None."""
+    side = open_side(run, belief.best_um, run.best().score, expected)
+    if side == 0:
+        return None
+    off_um = [side * (reading.z_um - belief.best_um) for reading in run.curve]
+    z_um = belief.best_um + side * (max(0.0, *off_um) + FLANK_DOF * run.settings.dof_um)
+    low, high = bounds(run)
+    return z_um if low <= z_um <= high else None
 
 
 def _most_telling(belief: Belief, run: Run) -> float:

@@ -177,3 +177,12 @@ def test_a_camera_that_is_saturated_everywhere_is_refused(name):
 
     result, _, _ = drive(name, known(), read)
     assert result.verdict is Verdict.SATURATED, result.reason
+
+
+@pytest.mark.parametrize("focus_um", np.linspace(-20, 20, 9))
+def test_a_plain_curve_never_needs_the_whole_range(focus_um):
+    """The proof wants lower readings on both sides, and the search takes them itself."""
+    result, readings, _ = drive("predictive", known(), absolute_curve(focus_um, noise=0.01))
+    assert result.locked, result.reason
+    assert len(readings) <= 14
+    assert min(r.z_um for r in readings) < result.z_um < max(r.z_um for r in readings)
