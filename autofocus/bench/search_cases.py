@@ -6,7 +6,7 @@ tuned on others (3 000 000 to 3 999 999), and nothing was trained on either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -183,8 +183,3 @@ def _draw(group: str, scope: str, kind: str, fault: str, seed: int, *, within_do
         photons = 0.0
     kind = {"debris": "debris", "empty": "empty"}.get(fault, kind)
     return Case(group, scope, kind, photons, fault, int(rng.integers(2**31)), start_dof)
-
-
-def strata(case_photons: Sequence[float]) -> list[str]:
-    """Names of the light levels."""
-    return ["< 100" if photons < 100 else ">= 100" for photons in case_photons]

@@ -24,8 +24,7 @@ from autofocus.search.second_opinion import (
 )
 
 # A score of absolute meaning from which a closer look pays, how much lower the readings on both
-# sides of it must be, how many humps a run looks at, and how often,
-# before it reads the whole range.
+# sides of it must be, how many humps a run looks at, and how often, before the whole range is read.
 HUMP_SCORE = 0.3
 DIP = 0.3
 MOST_HUMPS = 3
@@ -67,11 +66,6 @@ def coarse_to_fine(settings: SearchSettings) -> Search:
     """
     run = Run(settings)
     yield from run.ask((settings.start_z_um,), Purpose.START)
-    return (yield from continued(run))
-
-
-def continued(run: Run) -> Search:
-    """The same for a run that has read its start."""
     evident = yield from _evident(run)
     if evident is not None:
         return evident
@@ -107,6 +101,7 @@ def _evident(run: Run) -> Concluding:
     """
     if not run.settings.absolute:
         return None
+    expected = absolute_score()
     looked: list[float] = []
     for z_um in coarse_positions(run.settings)[::2]:
         yield from run.ask((z_um,), Purpose.COARSE)
@@ -114,8 +109,8 @@ def _evident(run: Run) -> Concluding:
         if hump is None or len(looked) == MOST_HUMPS or _is_near(hump.z_um, looked, run.settings):
             continue
         looked.append(hump.z_um)
-        yield from look(run, absolute_score(), most=MOST_LOOKS)
-        concluded = yield from conclude(run, absolute_score())
+        yield from look(run, expected, most=MOST_LOOKS)
+        concluded = yield from conclude(run, expected)
         if concluded is not None:
             return concluded
     return None

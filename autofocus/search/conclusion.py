@@ -55,9 +55,10 @@ def conclude(run: Run, expected: Expected) -> Concluding:
         return None
     if belief.nothing > CONVINCED:
         return run.flat(f"there is nothing to focus on, with a probability of {belief.nothing:.3f}")
-    below, above = belief.beyond(*bounds(run))
+    low_um, high_um = bounds(run)
+    below, above = belief.beyond(low_um, high_um)
     if max(below, above) > CONVINCED:
-        side, end_um = ("below", bounds(run)[0]) if below > above else ("above", bounds(run)[1])
+        side, end_um = ("below", low_um) if below > above else ("above", high_um)
         return run.refuse(
             Verdict.EDGE,
             f"focus lies {side} {end_um:.2f} um, the end of what may be visited",

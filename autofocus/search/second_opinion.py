@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autofocus.search.evidence import best_reading
 from autofocus.search.protocol import Reading, SearchResult
 from autofocus.search.run import EVIDENT_SCORE, Run
 
@@ -20,7 +19,7 @@ BEYOND_DOUBT = 25.0
 
 def can_hear_the_referee(run: Run) -> bool:
     """Whether the score stayed low everywhere and a referee watched every frame."""
-    if not run.settings.absolute or best_reading(run.curve).score >= EVIDENT_SCORE:
+    if not run.settings.absolute or run.best().score >= EVIDENT_SCORE:
         return False
     return all(reading.referee is not None for reading in run.curve)
 
