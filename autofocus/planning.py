@@ -15,6 +15,8 @@ from devices import MicroscopeSettings, MicroscopeState, Roi
 TOLERANCE_DOF = 0.25
 # A focus curve and some background on each side of it, so that a peak can be told from none.
 LEAST_RANGE_DOF = 20.0
+# Ten times the usual range. Memory and time for judging a curve grow with the square of its length.
+MOST_RANGE_DOF = 500
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ def settings_within(
     """
     low, high, notes = _envelope(limits, request, start_z_um=start_z_um)
     range_um = _range_um(defaults, request, dof_um)
+    _require_sensible(range_um, dof_um)
     center_um = _center_um(request, start_z_um=start_z_um, low=low, high=high)
     if center_um - range_um / 2 < low or center_um + range_um / 2 > high:
         notes.append(
@@ -257,6 +260,14 @@ def _range_um(defaults: SearchDefaults, request: FocusRequest, dof_um: float) ->
     if request.z_min_um is not None and request.z_max_um is not None:
         return request.z_max_um - request.z_min_um
     return defaults.range_um or defaults.range_dof * dof_um
+
+
+def _require_sensible(range_um: float, dof_um: float) -> None:
+    if range_um > MOST_RANGE_DOF * dof_um:
+        raise RequestError(
+            f"a range of {range_um:g} um is more than {MOST_RANGE_DOF} depths of field of "
+            f"{dof_um:g} um; give a smaller range_um, and check the units of the optics"
+        )
 
 
 def _center_um(request: FocusRequest, *, start_z_um: float, low: float, high: float) -> float:

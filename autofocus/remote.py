@@ -26,10 +26,6 @@ from autofocus.search.protocol import (
 from devices import MicroscopeSettings
 from models.scorer import Scorer
 
-# Ten times the usual range. Memory and time for judging a curve grow with the square of its length.
-MOST_DOF = 500
-
-
 @dataclass(frozen=True)
 class RemoteSearch:
     """A focus run on a microscope that is not ours.
@@ -164,7 +160,7 @@ def _settings(search: RemoteSearch, *, absolute: bool) -> tuple[SearchSettings, 
             f"start_z_um = {search.start_z_um} um is outside z_min_um..z_max_um = "
             f"{limits.z_min_um}..{limits.z_max_um} um"
         )
-    settings, notes = settings_within(
+    return settings_within(
         limits,
         SearchDefaults(**SearchSection().model_dump()),
         request,
@@ -172,12 +168,6 @@ def _settings(search: RemoteSearch, *, absolute: bool) -> tuple[SearchSettings, 
         dof_um=search.dof_um,
         absolute=absolute,
     )
-    if settings.range_um > MOST_DOF * search.dof_um:
-        raise RequestError(
-            f"a range of {settings.range_um:g} um is more than {MOST_DOF} depths of field of "
-            f"{search.dof_um:g} um; give a smaller range_um, and check the units of the optics"
-        )
-    return settings, notes
 
 
 def _require_possible(request: FocusRequest) -> None:

@@ -142,6 +142,7 @@ def test_plan_moves_nothing_and_bounds_the_run(rig, microscope, scorer):
         {"strategy": "hope"},
         {"center_um": 400.0},
         {"z_min_um": 5.0, "z_max_um": 5.0},
+        {"range_dof": 501.0},
     ],
 )
 def test_requests_the_rig_must_refuse(rig, microscope, request_):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from autofocus.config import SearchDefaults
 from autofocus.errors import RequestError
 from autofocus.findings import DOUBT
-from autofocus.planning import FocusRequest, settings_within, strategy_of
-from autofocus.remote import MOST_DOF, Move, RemoteResult, RemoteSearch, next_step
+from autofocus.planning import MOST_RANGE_DOF, FocusRequest, settings_within, strategy_of
+from autofocus.remote import Move, RemoteResult, RemoteSearch, next_step
 from autofocus.search.protocol import Purpose, Reading, SearchResult, Verdict
 from autofocus.search.strategies import STRATEGIES
 from devices import MicroscopeSettings
@@ -206,7 +206,7 @@ def test_readings_beyond_the_budget_are_refused() -> None:
         ({"strategy": "hope"}, "unknown"),
         ({"center_um": 41.0}, "outside the permitted"),
         ({"range_um": 701.0}, "500 depths of field"),
-        ({"range_um": 1e300}, f"more than {MOST_DOF} depths of field"),
+        ({"range_um": 1e300}, f"more than {MOST_RANGE_DOF} depths of field"),
     ],
     ids=str,
 )

@@ -84,7 +84,7 @@ def _judged(run: Run, belief: Belief, expected: Expected) -> SearchResult | None
         return None
     if run.best().score - final.score > margin(expected):
         return None
-    if final.score < _evident_score(settings, expected):
+    if final.score < _evident_score(settings):
         return None
     if start.score - final.score > float(expected.noise.max()):
         return None
@@ -99,11 +99,12 @@ def _judged(run: Run, belief: Belief, expected: Expected) -> SearchResult | None
     )
 
 
-def _evident_score(settings: SearchSettings, expected: Expected) -> float:
+def _evident_score(settings: SearchSettings) -> float:
     """What a frame in focus scores at least: by the calibration, else by the scorer's meaning."""
     if settings.calibrated is None:
         return EVIDENT_SCORE
-    return expected.level[0] + EVIDENT_SCORE * expected.height[0]
+    low, high = min(settings.calibrated.score), max(settings.calibrated.score)
+    return low + EVIDENT_SCORE * (high - low)
 
 
 def margin(expected: Expected) -> float:

@@ -64,5 +64,5 @@ def _most_telling(belief: Belief, run: Run) -> float:
     # A second look at the same place repeats the same departure from the shape.
     read_um = np.array([reading.z_um for reading in run.curve])
     apart_um = np.abs(candidates[:, None] - read_um).min(axis=1)
-    worth = belief.disagreement(candidates) * (apart_um >= settings.dof_um * LEAST_APART_DOF)
+    worth = belief.telling(candidates) * (apart_um >= settings.dof_um * LEAST_APART_DOF)
     return float(candidates[np.argmax(worth >= 0.95 * worth.max())])

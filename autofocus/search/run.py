@@ -210,11 +210,13 @@ class Run:
 
     def frames_refused(self) -> SearchResult | None:
         """``stale``, ``dark`` or ``saturated``: verdicts about the frames, not the curve."""
-        if is_stale(self.curve):
+        # Clipped frames are all alike and show nothing: of them neither is a proof.
+        clear = [reading for reading in self.curve if not reading.saturated]
+        if is_stale(clear):
             return self.refuse(
                 Verdict.STALE, "identical frames came back from different positions; check camera"
             )
-        if all(reading.dark for reading in self.curve):
+        if clear == self.curve and all(reading.dark for reading in clear):
             return self.refuse(
                 Verdict.DARK,
                 f"nothing stands above offset and noise in any of {len(self.curve)} frames; "
@@ -223,12 +225,13 @@ class Run:
         # A clipped peak is lower than its unclipped flanks, which then look best.
         reach_um = clear_um(self.settings)
         clipped = [r.z_um for r in self.curve if r.saturated]
-        near = [z for z in clipped if abs(z - self.best().z_um) <= reach_um]
-        if near:
+        if not all(reading.dark for reading in clear):
+            clipped = [z for z in clipped if abs(z - self.best().z_um) <= reach_um]
+        if clipped:
             return self.refuse(
                 Verdict.SATURATED,
-                f"the frame at {near[0]:.2f} um, next to the best position "
-                f"{self.best().z_um:.2f} um, is saturated; shorten the exposure",
+                f"frames around the best position {self.best().z_um:.2f} um are saturated, the "
+                f"first at {clipped[0]:.2f} um; shorten the exposure",
             )
         return None
 

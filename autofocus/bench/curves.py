@@ -1,0 +1,171 @@
+"""What a score of absolute meaning says around focus: the numbers that the search expects of it.
+
+`autofocus.search.known_score` holds them. After new weights: `autofocus bench curves -o OUT` prints
+them anew, from simulated stacks that neither training nor the published tables use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+
+from autofocus.bench.search_cases import FAULTS, FLUORESCENT, SCOPES, Case
+from devices.simulated.settings import FocusDraw, Light, Mounting, Scene, Sensor
+from devices.simulated.world import World
+from models.scorer import Scorer
+
+Float64 = NDArray[np.float64]
+LoadScorer = Callable[[str], Scorer]
+
+TUNING_SEED = 3_900_000
+SIDE_PX = 384
+EXPOSURE_MS = 10.0
+FAULTS_OF_FRAMES = ("flicker", "uneven light", "hot pixels", "tilt", "debris", "dim")
+# Beyond this a score is not of the peak any more: what stands out there is a hump.
+HUMP_DOF = 6.0
+HALF_WIDTHS_DOF = np.geomspace(0.5, 12.0, 60)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One simulated stack, scored.
+
+    Attributes
+    ----------
+    defocus_dof : tuple of float
+        Distance from the plane with most detail in the noise-free frame; some come twice.
+    score, referee : tuple of float
+    layers_dof : tuple of float
+        Where the layers of a thick specimen are, of which any may be focused.
+    """
+
+    case: Case
+    defocus_dof: tuple[float, ...]
+    score: tuple[float, ...]
+    referee: tuple[float, ...]
+    layers_dof: tuple[float, ...]
+
+
+def positions_dof() -> tuple[float, ...]:
+    """Dense near focus, sparse far away; the last few repeat positions on top and flanks."""
+    near = np.arange(-2.0, 2.01, 0.25)
+    away = np.array([2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 18.0, 25.0])
+    again = np.array([0.0, -1.0, 1.5, -2.0, 18.0])
+    return tuple(float(z) for z in np.concatenate([near, away, -away, again]))
+
+
+def cases(seeds: int) -> list[Case]:
+    """Every kind of specimen under every microscope, and every fault that a frame shows."""
+    plain = [
+        (scope, kind, "none", i)
+        for i in range(seeds)
+        for scope in SCOPES
+        for kind in (*FLUORESCENT, "absorption")
+    ]
+    faulty = [
+        (scope, FLUORESCENT[(i + j) % len(FLUORESCENT)], fault, 1000 + i)
+        for i in range(seeds)
+        for j, fault in enumerate(FAULTS_OF_FRAMES)
+        for scope in SCOPES
+    ]
+    return [_case(*drawn) for drawn in plain + faulty]
+
+
+def _case(scope: str, kind: str, fault: str, index: int) -> Case:
+    seed = TUNING_SEED + index
+    rng = np.random.default_rng([seed, *(ord(letter) for letter in scope + kind + fault)])
+    photons = float(np.exp(rng.uniform(np.log(30), np.log(1000))))
+    if fault == "dim":
+        photons = float(rng.uniform(8, 20))
+    kind = "debris" if fault == "debris" else kind
+    return Case("curves", scope, kind, photons, fault, int(rng.integers(2**31)), 0.0)
+
+
+def record(
+    todo: Sequence[Case], scorer: str, load_scorer: LoadScorer, *, log: Path, jobs: int = 1
+) -> list[Curve]:
+    """Score the stack of every case; what ``log`` holds is not scored again."""
+    done = list(read(log)) if log.is_file() else []
+    had = {curve.case for curve in done}
+    left = [case for case in todo if case not in had]
+    with joblib.Parallel(n_jobs=jobs, return_as="generator") as parallel, log.open("a") as lines:
+        found: Iterable[Curve] = parallel(
+            joblib.delayed(_record)(case, scorer, load_scorer) for case in left
+        )
+        for curve in track(found, "stacks", total=len(left)):
+            lines.write(json.dumps(asdict(curve)) + "\n")
+            lines.flush()
+            done.append(curve)
+    return done
+
+
+def read(log: Path) -> Iterable[Curve]:
+    """Curves recorded earlier."""
+    for line in log.read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        yield Curve(
+            Case(**values["case"]),
+            *(tuple(values[name]) for name in ("defocus_dof", "score", "referee", "layers_dof")),
+        )
+
+
+def _record(case: Case, name: str, load_scorer: LoadScorer) -> Curve:
+    torch.set_num_threads(1)
+    scorer, world = load_scorer(name), _world(case)
+    best_um, x = world.true_sharpest_um, positions_dof()
+    said = []
+    for defocus_dof in x:
+        world.go_to_z(best_um + defocus_dof * case.dof_um)
+        frame = world.expose(EXPOSURE_MS, 1, (0, 0, SIDE_PX, SIDE_PX))
+        said.append(
+            scorer.score(
+                frame, bit_depth=world.sensor.bit_depth, sampling=case.optics.sampling(1)
+            )
+        )
+    return Curve(
+        case,
+        x,
+        tuple(frame.score for frame in said),
+        tuple(frame.referee or 0.0 for frame in said),
+        tuple((layer_um - best_um) / case.dof_um for layer_um in world.layers_um),
+    )
+
+
+def _world(case: Case) -> World:
+    """The simulated microscope of `autofocus.bench.search`, without a core around it."""
+    optics, fault = case.optics, {name: value for (_, name), value in FAULTS[case.fault].items()}
+    world = World()
+    world.scene = Scene(
+        kind=case.kind,
+        seed=case.seed,
+        size_px=SIDE_PX,
+        na=optics.na,
+        immersion_index=optics.immersion_index,
+        wavelength_um=optics.wavelength_um,
+        pixel_size_um=optics.pixel_size_um,
+    )
+    world.light = Light(
+        photons=case.photons,
+        flicker=fault.get("LampFlicker", 0.0),
+        unevenness=fault.get("UnevenIllumination", 0.0),
+    )
+    world.sensor = Sensor(
+        width_px=SIDE_PX,
+        height_px=SIDE_PX,
+        noise_seed=case.seed,
+        hot_pixels=int(fault.get("HotPixels", 0)),
+    )
+    world.mounting = Mounting(
+        tilt_x_um=fault.get("TiltX_um", 0.0) * case.dof_um,
+        tilt_y_um=fault.get("TiltY_um", 0.0) * case.dof_um,
+    )
+    world.focus_draw = FocusDraw(case.seed)
+    return world
