@@ -169,3 +169,103 @@ def _world(case: Case) -> World:
     )
     world.focus_draw = FocusDraw(case.seed)
     return world
+
+
+@dataclass(frozen=True)
+class Bell:
+    """The bell that fits a curve best, as `autofocus.search.belief` draws them.
+
+    Attributes
+    ----------
+    level, height : float
+    half_width_dof, skew : float
+    offset_dof : float
+        Of its top from the plane with most detail.
+    scatter : float
+        Root mean square of what it leaves.
+    """
+
+    level: float
+    height: float
+    half_width_dof: float
+    skew: float
+    offset_dof: float
+    scatter: float
+
+
+def fit_bell(curve: Curve) -> Bell:
+    """Least squares over a grid of widths, skews and offsets."""
+    x, score = np.array(curve.defocus_dof), np.array(curve.score)
+    found = []
+    for offset in np.arange(-1.0, 1.01, 0.1):
+        for skew in np.arange(-0.4, 0.41, 0.1):
+            distance = skewed(x - offset, skew)
+            for width in HALF_WIDTHS_DOF:
+                shape = 1 / (1 + (distance / width) ** 2)
+                design = np.stack([np.ones_like(x), shape], axis=1)
+                (level, height), *_ = np.linalg.lstsq(design, score, rcond=None)
+                left = score - level - height * shape
+                scatter = float(np.sqrt(np.mean(left**2)))
+                found.append(Bell(level, height, width, skew, offset, scatter))
+    return min((bell for bell in found if bell.height > 0), key=lambda bell: bell.scatter)
+
+
+def table(curves: Sequence[Curve]) -> str:
+    """The numbers of `autofocus.search.known_score`, with the names they have there."""
+    bells = [fit_bell(curve) for curve in curves]
+    known = [(c, b) for c, b in zip(curves, bells, strict=True) if b.height + b.level > 0.5]
+    humps = np.array([_highest(curve, beyond=True) for curve in curves])
+    tops = np.array([_highest(curve, beyond=False) for curve in curves])
+    far = np.concatenate([_scores(curve, beyond=True) for curve in curves])
+    good = [bell for _, bell in known]
+    rows = (
+        ("HEIGHT", _mean_sd([bell.height for bell in bells])),
+        ("LEVEL", _mean_sd([bell.level for bell in bells])),
+        ("NOTHING", _mean_sd(far)),
+        ("NOISES", _quantiles([bell.scatter for bell in good], (0.15, 0.5, 0.9))),
+        ("HALF_WIDTH_DOF", _median_log_sd([bell.half_width_dof for bell in good])),
+        ("SKEW", f"{np.std([bell.skew for bell in good]):.3f}"),
+        ("offset of the top, DOF (sd)", f"{np.std([bell.offset_dof for bell in good]):.3f}"),
+        ("noise of a frame", _quantiles([_repeat_noise(c) for c in curves], (0.15, 0.5, 0.9))),
+        ("humps beyond 6 DOF (50, 90, 99 %)", _quantiles(humps, (0.5, 0.9, 0.99))),
+        ("tops (1, 10, 50 %)", _quantiles(tops, (0.01, 0.1, 0.5))),
+    )
+    return "\n".join(
+        [
+            f"{len(curves)} stacks, {len(good)} of them score 0.5 and more in focus",
+            "",
+            "| number | value |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in rows),
+        ]
+    )
+
+
+def _scores(curve: Curve, *, beyond: bool) -> Float64:
+    away = np.abs(curve.defocus_dof) > HUMP_DOF
+    return np.array(curve.score)[away == beyond]
+
+
+def _highest(curve: Curve, *, beyond: bool) -> float:
+    return float(_scores(curve, beyond=beyond).max())
+
+
+def _repeat_noise(curve: Curve) -> float:
+    """Scatter between two frames of the same position."""
+    by_position: dict[float, list[float]] = {}
+    for defocus, score in zip(curve.defocus_dof, curve.score, strict=True):
+        by_position.setdefault(defocus, []).append(score)
+    twice = [scores for scores in by_position.values() if len(scores) == 2]
+    return float(np.sqrt(np.mean(np.diff(twice, axis=1) ** 2) / 2))
+
+
+def _mean_sd(values: Sequence[float] | Float64) -> str:
+    return f"({np.mean(values):.3f}, {np.std(values):.3f})"
+
+
+def _median_log_sd(values: Sequence[float]) -> str:
+    return f"({np.median(values):.2f}, {np.std(np.log(values)):.2f})"
+
+
+def _quantiles(values: Sequence[float] | Float64, shares: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.3f}" for value in np.quantile(values, shares))

@@ -21,7 +21,7 @@ from autofocus.search.protocol import Reading, SearchSettings
 
 Float64 = NDArray[np.float64]
 
-STEP_DOF = 0.25
+STEP_DOF = 0.5
 # Around the most probable plane, which is wanted more closely than the others.
 FINE_STEP_DOF = 0.05
 FINE_REACH_DOF = 1.5
@@ -32,37 +32,35 @@ OUTSIDE = 0.1
 NOTHING = 0.1
 # So many hypotheses, the most probable ones, are asked what they expect: more take long and tell
 # the same.
-MOST_ASKED = 4000
-# Half widths of the bells, in standard deviations of their logarithm about the median: a specimen
-# far thicker than the depth of field makes one ten times as wide as usual.
-WIDTHS = np.linspace(-1.6, 3.2, 9)
-SKEWS = np.array([-1.2, 0.0, 1.2])
+MOST_ASKED = 1500
+# Half widths of the bells, in standard deviations of their logarithm about the median; a specimen
+# far thicker than the depth of field makes one several times as wide as usual.
+WIDTHS = np.array([-2.0, -1.2, -0.6, 0.0, 0.6, 1.2, 2.0, 3.0, 4.0])
 # A calibration speaks of another specimen of the same kind: how much wider the curve of this one
 # may be, and the probability that it is of no such kind and must be judged like any specimen.
 STRETCHES = np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4])
 STRETCH_SD = 0.2
 OTHER_KIND = 0.2
 REACH_DOF = 80.0
-EVERY = slice(None)
 
 MeanAndSd = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What is expected of a score before any reading: many curves, each with a probability.
+    """What is expected of a score before any reading: many shapes, each with a probability.
 
     Attributes
     ----------
-    shapes : ndarray of shape (curves, positions)
+    shapes : ndarray of shape (shapes, positions)
         ``S`` over `defocus_dof`, highest 1.
-    height, level : ndarray of shape (curves, 2)
+    weight : ndarray of shape (shapes,)
+        Prior probability of each; they sum to 1.
+    height, level : ndarray of shape (shapes, 2)
         Mean and standard deviation of ``a`` and of ``b``.
-    noise : ndarray of shape (curves,)
+    noise : ndarray of shape (shapes, noises)
         Standard deviation of a reading about the curve, departures from its shape included; it is
         not known either, so that every shape is there with several.
-    weight : ndarray of shape (curves,)
-        Prior probability of each; they sum to 1.
     nothing : tuple of (float, float)
         Mean and standard deviation of a score where there is nothing to focus on.
     defocus_dof : ndarray of shape (positions,)
@@ -70,10 +68,10 @@ class Expected:
     """
 
     shapes: Float64
+    weight: Float64
     height: Float64
     level: Float64
     noise: Float64
-    weight: Float64
     nothing: MeanAndSd
     defocus_dof: Float64
 
@@ -82,17 +80,15 @@ def absolute_score() -> Expected:
     """Of a score that means 1 in focus and 0 far away, on any specimen: see `known_score`."""
     defocus = _defocus_dof()
     median, spread = known_score.HALF_WIDTH_DOF
+    exponents = known_score.EXPONENTS
     widths = median * np.exp(spread * WIDTHS)
-    skews = known_score.SKEW * SKEWS
-    shapes = [_bell(defocus, width, skew) for width in widths for skew in skews]
-    return _with_noises(
+    return _expected(
+        [1 / (1 + np.abs(defocus / width) ** p) for width in widths for p in exponents],
+        weight=np.repeat(_normal(WIDTHS), len(exponents)),
         height=known_score.HEIGHT,
         level=known_score.LEVEL,
-        nothing=known_score.NOTHING,
         noises=known_score.NOISES,
-        shapes=np.array(shapes),
-        weight=np.outer(_normal(WIDTHS), _normal(SKEWS)).ravel(),
-        defocus_dof=defocus,
+        nothing=known_score.NOTHING,
     )
 
 
@@ -109,21 +105,14 @@ def measured_score(settings: SearchSettings) -> Expected:
     at = np.array(curve.defocus_um) / settings.dof_um
     score = np.array(curve.score)
     low, height = float(score.min()), float(np.ptp(score))
-    skews = known_score.SKEW * SKEWS
-    shapes = [
-        np.interp(_skewed(defocus, skew) / stretch, at, (score - low) / height)
-        for stretch in STRETCHES
-        for skew in skews
-    ]
     noise = max(curve.noise, 0.02 * height)
-    calibrated = _with_noises(
+    calibrated = _expected(
+        [np.interp(defocus / stretch, at, (score - low) / height) for stretch in STRETCHES],
+        weight=_normal((STRETCHES - 1) / STRETCH_SD),
         height=(height, 0.2 * height),
         level=(low, 0.1 * height),
+        noises=(noise, 2 * noise, 4 * noise),
         nothing=(low, 0.2 * height),
-        noises=(noise, 2 * noise),
-        shapes=np.array(shapes),
-        weight=np.outer(_normal((STRETCHES - 1) / STRETCH_SD), _normal(SKEWS)).ravel(),
-        defocus_dof=defocus,
     )
     return _either(calibrated, absolute_score(), OTHER_KIND) if settings.absolute else calibrated
 
@@ -132,50 +121,39 @@ def _defocus_dof() -> Float64:
     return np.linspace(-REACH_DOF, REACH_DOF, 8001)
 
 
-def _bell(defocus_dof: Float64, width_dof: float, skew: float) -> Float64:
-    return np.asarray(1 / (1 + (_skewed(defocus_dof, skew) / width_dof) ** 2))
-
-
-def _skewed(defocus_dof: Float64, skew: float) -> Float64:
-    """Distances as of a curve whose right flank is wider by ``skew`` and the left one narrower."""
-    return np.asarray(defocus_dof / (1 + skew * np.sign(defocus_dof)))
-
-
 def _normal(deviation: Float64) -> Float64:
     return np.asarray(np.exp(-(deviation**2) / 2))
 
 
-def _with_noises(
+def _expected(
+    shapes: Sequence[Float64],
     *,
+    weight: Float64,
     height: MeanAndSd,
     level: MeanAndSd,
-    nothing: MeanAndSd,
     noises: tuple[float, ...],
-    shapes: Float64,
-    weight: Float64,
-    defocus_dof: Float64,
+    nothing: MeanAndSd,
 ) -> Expected:
-    """Every shape with every noise."""
-    count = len(noises) * len(weight)
+    count = len(shapes)
     return Expected(
-        shapes=np.tile(shapes, (len(noises), 1)),
+        shapes=np.array(shapes),
+        weight=weight / weight.sum(),
         height=np.tile(height, (count, 1)),
         level=np.tile(level, (count, 1)),
-        noise=np.repeat(noises, len(weight)),
-        weight=np.tile(weight, len(noises)) / (len(noises) * weight.sum()),
+        noise=np.tile(noises, (count, 1)),
         nothing=nothing,
-        defocus_dof=defocus_dof,
+        defocus_dof=_defocus_dof(),
     )
 
 
 def _either(one: Expected, other: Expected, chance_of_other: float) -> Expected:
-    """The curves of both."""
+    """The shapes of both."""
     return Expected(
         shapes=np.concatenate([one.shapes, other.shapes]),
+        weight=np.append((1 - chance_of_other) * one.weight, chance_of_other * other.weight),
         height=np.concatenate([one.height, other.height]),
         level=np.concatenate([one.level, other.level]),
         noise=np.concatenate([one.noise, other.noise]),
-        weight=np.append((1 - chance_of_other) * one.weight, chance_of_other * other.weight),
         nothing=other.nothing,
         defocus_dof=one.defocus_dof,
     )
@@ -201,9 +179,10 @@ class Belief:
     chance: Float64
     nothing: float
     misfit: float
-    _by_curve: Float64
+    _by_shape: Float64
     _level: Float64
     _height: Float64
+    _noise: float
     _flat: float
     _expected: Expected
     _dof_um: float
@@ -222,6 +201,13 @@ class Belief:
         grain_um = FINE_STEP_DOF * self._dof_um / 12**0.5
         return float(np.sqrt(np.average(spread, weights=self.chance[near]) + grain_um**2))
 
+    @property
+    def top_score(self) -> float:
+        """What a frame at the peak is expected to score."""
+        near = self._near_the_top()
+        top = (self._level + self._height)[:, near]
+        return float(np.average(top, weights=self._by_shape[:, near]))
+
     def within(self, z_um: float, half_um: float) -> float:
         """Probability that focus lies within ``half_um`` of ``z_um``."""
         return float(self.chance[np.abs(self.z_um - z_um) <= half_um].sum())
@@ -238,23 +224,27 @@ class Belief:
         the logarithm of its variance before and after the plane is known (D. MacKay, *Neural
         Computation* 4, 590, 1992).
         """
-        asked = np.sort(np.argsort(self._by_curve.T, axis=None)[-MOST_ASKED:])
+        by_plane = self._by_shape.T
         # Sorted by plane, so that what belongs to one plane is summed in one stroke.
-        plane, curve = np.unravel_index(asked, self._by_curve.T.shape)
+        asked = np.sort(np.argsort(by_plane, axis=None)[-MOST_ASKED:])
+        plane, shape = np.unravel_index(asked, by_plane.shape)
         _, first, of_plane = np.unique(plane, return_index=True, return_inverse=True)
-        weight = self._by_curve[curve, plane]
+        weight = by_plane[plane, shape]
         defocus = (candidates_um[:, None] - self.z_um[plane]) / self._dof_um
-        said = self._level[curve, plane] + self._height[curve, plane] * _shape_at(
-            self._expected, defocus, curve
-        )
+        said = self._expected.shapes[shape, _index(self._expected, defocus)]
+        said = self._level[shape, plane] + self._height[shape, plane] * said
         held = np.add.reduceat(weight, first)
         of_each = np.add.reduceat(said * weight, first, axis=1) / held
-        total = held.sum() + self.nothing
-        mean = (of_each @ held + self.nothing * self._flat) / total
-        between = ((of_each - mean[:, None]) ** 2) @ held + self.nothing * (self._flat - mean) ** 2
+        import os
+        V=os.environ.get("TELL","A")
+        no = self.nothing if V=="A" else 0.0
+        total = held.sum() + no
+        mean = (of_each @ held + no * self._flat) / total
+        between = ((of_each - mean[:, None]) ** 2) @ held + no * (self._flat - mean) ** 2
         within = ((said - of_each[:, of_plane]) ** 2) @ weight
-        noise2 = weight @ self._expected.noise[curve] ** 2
-        return np.asarray(0.5 * np.log1p(between / (within + noise2)))
+        if V=="C": within = 0
+        if V=="D": within = within/3
+        return np.asarray(0.5 * np.log1p(between / (within + total * self._noise**2)))
 
     def _near_the_top(self) -> NDArray[np.bool_]:
         return np.abs(self.z_um - self._top_um()) <= 3.0 * self._dof_um
@@ -283,40 +273,43 @@ def believe(curve: Sequence[Reading], settings: SearchSettings, expected: Expect
     used = [reading for reading in curve if not reading.saturated]
     at_um = np.array([reading.z_um for reading in used])
     score = np.array([reading.score for reading in used])
-    planes = _planes(settings)
-    coarse = _weighed(planes, at_um, score, settings, expected)
-    return _weighed(
-        _finer(planes, coarse._top_um(), settings), at_um, score, settings, expected
-    )
+    coarse_um = _planes(settings)
+    coarse = _weighed(coarse_um, at_um, score, settings, expected)
+    fine_um = _finer(coarse_um, coarse._top_um(), settings)
+    return _weighed(fine_um, at_um, score, settings, expected)
 
 
 def _weighed(
-    planes: Float64,
-    at_um: Float64,
-    score: Float64,
-    settings: SearchSettings,
-    expected: Expected,
+    z_um: Float64, at_um: Float64, score: Float64, settings: SearchSettings, expected: Expected
 ) -> Belief:
-    prior = _prior(planes, settings)
-    shape = _shape_at(expected, (at_um[:, None] - planes) / settings.dof_um)
+    """The probability of every shape at every plane."""
+    defocus = (at_um[:, None] - z_um) / settings.dof_um
+    shape = expected.shapes[:, _index(expected, defocus)]
     evidence, level, height = _regression(shape, score, expected)
-    log_chance = evidence + np.log(expected.weight)[:, None] + np.log(prior)
+    prior = expected.weight[:, None, None] / expected.noise.shape[1] * _prior(z_um, settings)
+    log_chance = evidence + np.log(prior)
     flat_evidence, flat = _flat(score, expected)
     every = np.append(log_chance.ravel(), flat_evidence + np.log(NOTHING))
     probability = np.exp(every - every.max())
     probability /= probability.sum()
-    by_curve = probability[:-1].reshape(log_chance.shape)
-    top = np.unravel_index(int(np.argmax(by_curve)), by_curve.shape)
+    chance = probability[:-1].reshape(log_chance.shape)
+    by_shape = chance.sum(axis=1)
+    least = np.maximum(by_shape, 1e-300)
+    level = (level * chance).sum(axis=1) / least
+    height = (height * chance).sum(axis=1) / least
+    noise2 = (chance.sum(axis=2) * expected.noise**2).sum() / max(chance.sum(), 1e-300)
+    top = np.unravel_index(int(np.argmax(by_shape)), by_shape.shape)
     residual = score - level[top] - height[top] * shape[top[0], :, top[1]]
     misfit = float(np.sqrt(np.mean(residual**2))) if residual.size else 0.0
     return Belief(
-        z_um=planes,
-        chance=by_curve.sum(axis=0),
+        z_um=z_um,
+        chance=by_shape.sum(axis=0),
         nothing=float(probability[-1]),
         misfit=misfit / float(expected.noise.max()),
-        _by_curve=by_curve,
+        _by_shape=by_shape,
         _level=level,
         _height=height,
+        _noise=float(noise2**0.5),
         _flat=flat,
         _expected=expected,
         _dof_um=settings.dof_um,
@@ -354,36 +347,33 @@ def _prior(planes: Float64, settings: SearchSettings) -> Float64:
     return np.asarray(prior * (1 - NOTHING))
 
 
-def _shape_at(
-    expected: Expected, defocus_dof: Float64, shape: NDArray[np.intp] | slice = EVERY
-) -> Float64:
-    """``S`` at distances, for the shapes chosen; for every shape: (shapes, *distances)."""
+def _index(expected: Expected, defocus_dof: Float64) -> NDArray[np.intp]:
+    """Where the shapes are read at these distances."""
     grid = expected.defocus_dof
-    step = grid[1] - grid[0]
-    index = np.clip(np.rint((defocus_dof - grid[0]) / step).astype(np.intp), 0, grid.size - 1)
-    return np.asarray(expected.shapes[shape, index])
+    at = np.rint((defocus_dof - grid[0]) / (grid[1] - grid[0])).astype(np.intp)
+    return np.clip(at, 0, grid.size - 1)
 
 
 def _regression(
     shape: Float64, score: Float64, expected: Expected
 ) -> tuple[Float64, Float64, Float64]:
-    """Log evidence, level and height of every hypothesis: each (curves, planes)."""
-    a0, a_sd = (expected.height[:, i, None] for i in (0, 1))
-    b0, b_sd = (expected.level[:, i, None] for i in (0, 1))
-    noise2, count = expected.noise[:, None] ** 2, len(score)
-    left = score[None, :, None] - b0[:, None] - a0[:, None] * shape
+    """Log evidence, level and height of every hypothesis: each (shapes, noises, planes)."""
+    a0, a_sd = (expected.height[:, i, None, None] for i in (0, 1))
+    b0, b_sd = (expected.level[:, i, None, None] for i in (0, 1))
+    noise2, count = expected.noise[:, :, None] ** 2, len(score)
+    left = score[:, None] - b0 - a0 * shape
     # Posterior precision of (b, a) about their means, a 2 x 2 matrix a hypothesis.
     p_bb = 1 / b_sd**2 + count / noise2
-    p_ba = shape.sum(axis=1) / noise2
-    p_aa = 1 / a_sd**2 + (shape**2).sum(axis=1) / noise2
-    v_b, v_a = left.sum(axis=1) / noise2, (left * shape).sum(axis=1) / noise2
+    p_ba = shape.sum(axis=1, keepdims=True) / noise2
+    p_aa = 1 / a_sd**2 + (shape**2).sum(axis=1, keepdims=True) / noise2
+    v_b = left.sum(axis=1, keepdims=True) / noise2
+    v_a = (left * shape).sum(axis=1, keepdims=True) / noise2
     determinant = p_bb * p_aa - p_ba**2
     level = (p_aa * v_b - p_ba * v_a) / determinant
     height = (p_bb * v_a - p_ba * v_b) / determinant
-    fit = (left**2).sum(axis=1) / noise2 - (level * v_b + height * v_a)
+    fit = (left**2).sum(axis=1, keepdims=True) / noise2 - (level * v_b + height * v_a)
     spread = np.log(determinant * a_sd**2 * b_sd**2) + count * np.log(noise2)
-    evidence = -0.5 * (fit + spread)
-    return evidence, b0 + level, a0 + height
+    return -0.5 * (fit + spread), b0 + level, a0 + height
 
 
 def _flat(score: Float64, expected: Expected) -> tuple[float, float]:

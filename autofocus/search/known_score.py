@@ -18,11 +18,13 @@ LEVEL = (0.12, 0.08)
 NOTHING = (0.2, 0.15)
 # Scatter of a reading about the bell that fits its specimen, departures from the bell included:
 # a clean specimen, a usual one, a difficult one.
-NOISES = (0.02, 0.04, 0.08)
+import os
+NOISES = eval(os.environ.get('NOISES','(0.02, 0.04, 0.08)'))
 # Half widths at half height: median, and standard deviation of the natural logarithm.
-HALF_WIDTH_DOF = (2.0, 0.6)
-# How much wider one flank is than the other: standard deviation of (right - left) / (right + left).
-SKEW = 0.1
+HALF_WIDTH_DOF = eval(os.environ.get('HW','(2.1,.45)'))
+# The bells are 1 / (1 + |d / w|^p): peaked with long tails, as the label is, or round.
+import os
+EXPONENTS = eval(os.environ.get("EXP","(1.3,2.0,3.0)"))
 # A frame that scores less is not in focus; one that scores less than the second needs a witness,
 # because humps far from focus come near to it.
 LEAST_SCORE = 0.25

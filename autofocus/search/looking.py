@@ -10,42 +10,41 @@ from autofocus.search.grid import along
 from autofocus.search.protocol import Purpose
 from autofocus.search.run import Asking, Run
 
-CANDIDATES_A_DOF = 2
+# Candidates over everything that may be visited, and where the flanks of the likeliest peak are.
+STEP_DOF = 1.0
+NEAR_STEP_DOF = 0.25
+NEAR_DOF = 3.0
 LEAST_APART_DOF = 0.4
 FLANK_DOF = 2.0
 
 
-def look(run: Run, expected: Expected, *, most: int) -> Asking:
-    """Ask for at most ``most`` positions, until one depth of field holds nearly all probability.
+def look(run: Run, expected: Expected, *, most: int, sure: float = SURE) -> Asking:
+    """Ask for at most ``most`` positions, until one depth of field holds ``sure``.
 
     Lower readings then stand on both sides of it, which `conclude` wants to see.
     """
     for _ in range(most):
         belief = believe(run.curve, run.settings, expected)
-        z_um = _next(belief, run, expected)
+        z_um = _next(belief, run, expected, sure)
         if z_um is None:
             return
         yield from run.ask((z_um,), Purpose.COARSE)
 
 
-def _next(belief: Belief, run: Run, expected: Expected) -> float | None:
+def _next(belief: Belief, run: Run, expected: Expected, sure: float) -> float | None:
     """The next position; None when another look would not change what is done next."""
     if len(run.curve) < 3:
         return _most_telling(belief, run)
     if belief.nothing > CONVINCED or max(belief.beyond(*bounds(run))) > CONVINCED:
         return None
-    return _flank(belief, run, expected) if _is_sure(belief, run) else _most_telling(belief, run)
-
-
-def _is_sure(belief: Belief, run: Run) -> bool:
-    settings = run.settings
-    held = belief.within(belief.best_um, settings.dof_um / 2)
-    return held >= SURE and belief.sigma_um <= max(settings.tolerance_um, settings.dof_um / 4)
+    if belief.within(belief.best_um, run.settings.dof_um / 2) < sure:
+        return _most_telling(belief, run)
+    return _flank(belief, run, expected)
 
 
 def _flank(belief: Belief, run: Run, expected: Expected) -> float | None:
     """Where a lower reading is still missing, beyond what was read on that side; or None."""
-    side = open_side(run, belief.best_um, run.best().score, expected)
+    side = open_side(run, belief.best_um, max(run.best().score, belief.top_score), expected)
     if side == 0:
         return None
     off_um = [side * (reading.z_um - belief.best_um) for reading in run.curve]
@@ -56,13 +55,15 @@ def _flank(belief: Belief, run: Run, expected: Expected) -> float | None:
 
 def _most_telling(belief: Belief, run: Run) -> float:
     """Where the hypotheses differ most; of equals, the one farthest from the specimen."""
-    settings = run.settings
+    settings, dof_um = run.settings, run.settings.dof_um
     low, high = bounds(run)
     low, high = max(low, float(belief.z_um[0])), min(high, float(belief.z_um[-1]))
-    count = max(2, int((high - low) / settings.dof_um * CANDIDATES_A_DOF) + 1)
-    candidates = np.array(along(settings, np.linspace(low, high, count).tolist()))
+    everywhere = np.linspace(low, high, max(2, int((high - low) / (STEP_DOF * dof_um)) + 1))
+    near = belief.best_um + dof_um * np.arange(-NEAR_DOF, NEAR_DOF + 0.01, NEAR_STEP_DOF)
+    near = near[(near >= low) & (near <= high)]
+    candidates = np.array(along(settings, np.append(everywhere, near).tolist()))
     # A second look at the same place repeats the same departure from the shape.
     read_um = np.array([reading.z_um for reading in run.curve])
     apart_um = np.abs(candidates[:, None] - read_um).min(axis=1)
-    worth = belief.telling(candidates) * (apart_um >= settings.dof_um * LEAST_APART_DOF)
+    worth = belief.telling(candidates) * (apart_um >= dof_um * LEAST_APART_DOF)
     return float(candidates[np.argmax(worth >= 0.95 * worth.max())])

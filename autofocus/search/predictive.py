@@ -10,7 +10,7 @@ not what is read, `coarse_to_fine` takes over.
 from __future__ import annotations
 
 from autofocus.search import coarse_to_fine
-from autofocus.search.conclusion import conclude, expected_score
+from autofocus.search.conclusion import SURE, conclude, expected_score
 from autofocus.search.grid import inside_bounds
 from autofocus.search.looking import look
 from autofocus.search.protocol import (
@@ -20,8 +20,11 @@ from autofocus.search.protocol import (
 )
 from autofocus.search.run import Run
 
-# Exposures to look with before coarse_to_fine takes over.
-MOST_LOOKS = 12
+# Exposures to look with before a peak is looked at, and again before coarse_to_fine takes over.
+MOST_LOOKS = 8
+# The frame at the peak tells much itself, so it is taken early; a lock needs more.
+import os
+LIKELY = float(os.environ.get("LIKELY","0.7"))
 
 
 def predictive(settings: SearchSettings) -> Search:
@@ -47,16 +50,17 @@ def predictive(settings: SearchSettings) -> Search:
         return (yield from coarse_to_fine.coarse_to_fine(settings))
     run = Run(settings)
     yield from run.ask((settings.start_z_um,), Purpose.START)
-    yield from look(run, expected, most=MOST_LOOKS)
-    result = yield from conclude(run, expected)
-    if result is not None:
-        return result
+    for sure in (LIKELY, SURE):
+        yield from look(run, expected, most=MOST_LOOKS, sure=sure)
+        result = yield from conclude(run, expected)
+        if result is not None:
+            return result
     return (yield from coarse_to_fine.whole_range(run))
 
 
 def worst_case_exposures(settings: SearchSettings) -> int:
     """Largest number of exposures, when nothing is as predicted and the whole range is searched."""
-    return 1 + MOST_LOOKS + 2 + coarse_to_fine.worst_case_exposures(settings)
+    return 1 + 2 * (MOST_LOOKS + 2) + coarse_to_fine.worst_case_exposures(settings)
 
 
 def first_positions(settings: SearchSettings) -> tuple[float, ...]:

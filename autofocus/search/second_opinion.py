@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from autofocus.search import trust
 from autofocus.search.protocol import Reading, SearchResult
 from autofocus.search.run import EVIDENT_SCORE, Run
 
@@ -46,6 +47,7 @@ def as_second_opinion(result: SearchResult, run: Run, watched: Run) -> SearchRes
         result,
         reason=f"{result.reason}; by the referee: the score stays below {EVIDENT_SCORE} everywhere",
         score=final,
+        confidence=result.confidence * trust.REFEREE / trust.WHOLE_RANGE,
         start_score=run.curve[0].score,
         final_score=final,
     )

@@ -1,0 +1,71 @@
+"""How sure an answer is: its uncertainty and its confidence, as tuning runs have borne them out.
+
+The numbers were fitted to simulated runs on seeds 3 000 000 to 3 999 999; how well they hold on
+others is in `docs/benchmarks/search.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autofocus.search.protocol import Reading
+
+# Of what the belief says, as a share; of how much nearer the flank on one side was read than that
+# on the other, because no curve is quite symmetric; and what no reading can know of the specimen.
+BELIEVED_SHARE = 0.5
+LEAN = 0.08
+UNKNOWN_DOF = 0.03
+# Of the scatter about a fitted peak, as a share, and what no fit can know of the specimen.
+FIT_SHARE = 0.8
+UNFITTED_DOF = 0.05
+# Share of locks that are on the right peak at all: judged by what the score is known to be, by the
+# whole range, and by the referee where the score does not know the specimen.
+KNOWN_SCORE = 0.99
+WHOLE_RANGE = 0.97
+REFEREE = 0.95
+# Of the probability that a refused candidate has by the readings, what comes true; and what comes
+# true of one whose score has no absolute meaning.
+REFUSED_SHARE = 0.8
+REFUSED_UNKNOWN = 0.3
+
+
+def believed_sigma_um(
+    curve: Sequence[Reading], z_um: float, *, sigma_um: float, moved_um: float, dof_um: float
+) -> float:
+    """Standard deviation of a peak that was concluded from few readings.
+
+    Parameters
+    ----------
+    curve : sequence of Reading
+        Of the run.
+    z_um : float
+        The peak that is answered.
+    sigma_um : float
+        Standard deviation of the belief.
+    moved_um : float
+        By how much the belief has moved away from ``z_um`` since.
+    """
+    lean_um = LEAN * abs(_nearest_um(curve, z_um, +1) - _nearest_um(curve, z_um, -1))
+    return math.hypot(BELIEVED_SHARE * sigma_um, lean_um, moved_um, UNKNOWN_DOF * dof_um)
+
+
+def _nearest_um(curve: Sequence[Reading], z_um: float, side: int) -> float:
+    """Distance of the nearest reading on one side; the proof has seen that there is one."""
+    return min((side * (r.z_um - z_um) for r in curve if side * (r.z_um - z_um) > 0), default=0.0)
+
+
+def fitted_sigma_um(sigma_um: float, *, dof_um: float) -> float:
+    """Standard deviation of a fitted peak, with what no fit can know of the specimen."""
+    return math.hypot(FIT_SHARE * sigma_um, UNFITTED_DOF * dof_um)
+
+
+def confidence(sigma_um: float, *, share: float, dof_um: float) -> float:
+    """Probability that a lock is within half a depth of field of the in-focus plane.
+
+    Parameters
+    ----------
+    share : float
+        Of such locks that are on the right peak at all.
+    """
+    return share * math.erf(dof_um / 2 / max(sigma_um, 1e-12) / math.sqrt(2))
