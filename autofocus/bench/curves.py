@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from autofocus.bench.search_cases import FAULTS, FLUORESCENT, SCOPES, Case
+from autofocus.search import known_score
 from devices.simulated.settings import FocusDraw, Light, Mounting, Scene, Sensor
 from devices.simulated.world import World
 from models.scorer import Scorer
@@ -32,6 +33,7 @@ FAULTS_OF_FRAMES = ("flicker", "uneven light", "hot pixels", "tilt", "debris", "
 # Beyond this a score is not of the peak any more: what stands out there is a hump.
 HUMP_DOF = 6.0
 HALF_WIDTHS_DOF = np.geomspace(0.5, 12.0, 60)
+OFFSETS_DOF = np.linspace(-0.6, 0.6, 13)
 
 
 @dataclass(frozen=True)
@@ -173,12 +175,12 @@ def _world(case: Case) -> World:
 
 @dataclass(frozen=True)
 class Bell:
-    """The bell that fits a curve best, as `autofocus.search.belief` draws them.
+    """The bell that fits a curve best, of those that `autofocus.search.belief` draws.
 
     Attributes
     ----------
     level, height : float
-    half_width_dof, skew : float
+    half_width_dof, exponent : float
     offset_dof : float
         Of its top from the plane with most detail.
     scatter : float
@@ -188,26 +190,27 @@ class Bell:
     level: float
     height: float
     half_width_dof: float
-    skew: float
+    exponent: float
     offset_dof: float
     scatter: float
 
 
 def fit_bell(curve: Curve) -> Bell:
-    """Least squares over a grid of widths, skews and offsets."""
+    """Least squares over a grid of widths, exponents and offsets."""
     x, score = np.array(curve.defocus_dof), np.array(curve.score)
-    found = []
-    for offset in np.arange(-1.0, 1.01, 0.1):
-        for skew in np.arange(-0.4, 0.41, 0.1):
-            distance = skewed(x - offset, skew)
-            for width in HALF_WIDTHS_DOF:
-                shape = 1 / (1 + (distance / width) ** 2)
-                design = np.stack([np.ones_like(x), shape], axis=1)
-                (level, height), *_ = np.linalg.lstsq(design, score, rcond=None)
-                left = score - level - height * shape
-                scatter = float(np.sqrt(np.mean(left**2)))
-                found.append(Bell(level, height, width, skew, offset, scatter))
-    return min((bell for bell in found if bell.height > 0), key=lambda bell: bell.scatter)
+    width, exponent, offset = (
+        grid.ravel() for grid in np.meshgrid(HALF_WIDTHS_DOF, known_score.EXPONENTS, OFFSETS_DOF)
+    )
+    distance = np.abs(x - offset[:, None]) / width[:, None]
+    shape = 1 / (1 + distance ** exponent[:, None])
+    centred = shape - shape.mean(axis=1, keepdims=True)
+    height = centred @ score / (centred**2).sum(axis=1)
+    level = score.mean() - height * shape.mean(axis=1)
+    left = score - level[:, None] - height[:, None] * shape
+    scatter = np.sqrt((left**2).mean(axis=1))
+    best = int(np.argmin(np.where(height > 0, scatter, np.inf)))
+    numbers = (level, height, width, exponent, offset, scatter)
+    return Bell(*(float(number[best]) for number in numbers))
 
 
 def table(curves: Sequence[Curve]) -> str:
@@ -224,7 +227,7 @@ def table(curves: Sequence[Curve]) -> str:
         ("NOTHING", _mean_sd(far)),
         ("NOISES", _quantiles([bell.scatter for bell in good], (0.15, 0.5, 0.9))),
         ("HALF_WIDTH_DOF", _median_log_sd([bell.half_width_dof for bell in good])),
-        ("SKEW", f"{np.std([bell.skew for bell in good]):.3f}"),
+        ("exponents (15, 50, 85 %)", _quantiles([bell.exponent for bell in good], (0.15, 0.5, 0.85))),
         ("offset of the top, DOF (sd)", f"{np.std([bell.offset_dof for bell in good]):.3f}"),
         ("noise of a frame", _quantiles([_repeat_noise(c) for c in curves], (0.15, 0.5, 0.9))),
         ("humps beyond 6 DOF (50, 90, 99 %)", _quantiles(humps, (0.5, 0.9, 0.99))),
@@ -242,8 +245,10 @@ def table(curves: Sequence[Curve]) -> str:
 
 
 def _scores(curve: Curve, *, beyond: bool) -> Float64:
-    away = np.abs(curve.defocus_dof) > HUMP_DOF
-    return np.array(curve.score)[away == beyond]
+    """Scores far from every plane that is in focus, or of the others."""
+    planes = np.array([0.0, *curve.layers_dof])
+    distance = np.abs(np.subtract.outer(curve.defocus_dof, planes)).min(axis=1)
+    return np.array(curve.score)[(distance > HUMP_DOF) == beyond]
 
 
 def _highest(curve: Curve, *, beyond: bool) -> float:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from autofocus.bench import (
+    curves,
     empties,
     locks,
     losses,
@@ -94,6 +95,25 @@ def bench_search(
     )
     (out / "search.png").write_bytes(search_report.picture(outcomes))
     _report(search_report.report(outcomes), out / "search.md")
+
+
+@app.command("curves", hidden=True)
+def bench_curves(
+    out: Out,
+    seeds: Annotated[int, typer.Option(help="Specimens of each kind.", min=1)] = 2,
+    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+    config: ConfigFile = None,
+) -> None:
+    """Measure what the search must know of reiqa-compact: `autofocus/search/known_score.py`."""
+    out.mkdir(parents=True, exist_ok=True)
+    recorded = curves.record(
+        curves.cases(seeds),
+        "reiqa-compact",
+        partial(_load, load_rig(config)),
+        log=out / "curves.jsonl",
+        jobs=jobs,
+    )
+    _report(curves.table(recorded), out / "curves.md")
 
 
 @app.command("replays")

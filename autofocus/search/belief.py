@@ -183,7 +183,6 @@ class Belief:
     _level: Float64
     _height: Float64
     _noise: float
-    _flat: float
     _expected: Expected
     _dof_um: float
 
@@ -235,16 +234,10 @@ class Belief:
         said = self._level[shape, plane] + self._height[shape, plane] * said
         held = np.add.reduceat(weight, first)
         of_each = np.add.reduceat(said * weight, first, axis=1) / held
-        import os
-        V=os.environ.get("TELL","A")
-        no = self.nothing if V=="A" else 0.0
-        total = held.sum() + no
-        mean = (of_each @ held + no * self._flat) / total
-        between = ((of_each - mean[:, None]) ** 2) @ held + no * (self._flat - mean) ** 2
-        within = ((said - of_each[:, of_plane]) ** 2) @ weight
-        if V=="C": within = 0
-        if V=="D": within = within/3
-        return np.asarray(0.5 * np.log1p(between / (within + total * self._noise**2)))
+        mean = of_each @ held / held.sum()
+        between = ((of_each - mean[:, None]) ** 2) @ held
+        within = ((said - of_each[:, of_plane]) ** 2) @ weight + held.sum() * self._noise**2
+        return np.asarray(0.5 * np.log1p(between / within))
 
     def _near_the_top(self) -> NDArray[np.bool_]:
         return np.abs(self.z_um - self._top_um()) <= 3.0 * self._dof_um
@@ -288,8 +281,7 @@ def _weighed(
     evidence, level, height = _regression(shape, score, expected)
     prior = expected.weight[:, None, None] / expected.noise.shape[1] * _prior(z_um, settings)
     log_chance = evidence + np.log(prior)
-    flat_evidence, flat = _flat(score, expected)
-    every = np.append(log_chance.ravel(), flat_evidence + np.log(NOTHING))
+    every = np.append(log_chance.ravel(), _flat_evidence(score, expected) + np.log(NOTHING))
     probability = np.exp(every - every.max())
     probability /= probability.sum()
     chance = probability[:-1].reshape(log_chance.shape)
@@ -310,7 +302,6 @@ def _weighed(
         _level=level,
         _height=height,
         _noise=float(noise2**0.5),
-        _flat=flat,
         _expected=expected,
         _dof_um=settings.dof_um,
     )
@@ -376,12 +367,12 @@ def _regression(
     return -0.5 * (fit + spread), b0 + level, a0 + height
 
 
-def _flat(score: Float64, expected: Expected) -> tuple[float, float]:
-    """Log evidence of a level without a peak, and the level."""
+def _flat_evidence(score: Float64, expected: Expected) -> float:
+    """Log evidence of a level without a peak."""
     mean, spread = expected.nothing
     noise2, left = np.unique(expected.noise) ** 2, score - mean
     precision = 1 / spread**2 + len(score) / noise2
     level = left.sum() / noise2 / precision
     fit = (left**2).sum() / noise2 - precision * level**2
     evidence = -0.5 * (fit + np.log(precision * spread**2) + len(score) * np.log(noise2))
-    return float(logsumexp(evidence) - np.log(noise2.size)), mean + float(level.mean())
+    return float(logsumexp(evidence) - np.log(noise2.size))

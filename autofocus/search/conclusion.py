@@ -23,6 +23,8 @@ from autofocus.search.run import EVIDENT_SCORE, Run
 
 # Probability that one depth of field must hold before the peak is looked at.
 SURE = 0.9
+# From which on a frame there is worth taking, and a start is worth keeping.
+LIKELY = 0.75
 # Probability of "nothing here" or "not in the range" that ends a run.
 CONVINCED = 0.99
 # Residuals, in units of the noise, above which the readings are of no curve that was expected.
@@ -68,17 +70,29 @@ def conclude(run: Run, expected: Expected) -> Concluding:
         belief = believe(run.curve, run.settings, expected)
         if abs(belief.best_um - z_um) <= run.settings.tolerance_um:
             break
-    if run.start_is_as_sharp(noise=float(expected.noise.min())):
+    least = SURE
+    if _start_will_do(run, belief, expected):
+        least = LIKELY
         yield from run.confirm_at(run.curve[0].z_um)
         belief = believe(run.curve, run.settings, expected)
-    return run.frames_refused() or _judged(run, belief, expected)
+    return run.frames_refused() or _judged(run, belief, expected, least)
 
 
-def _judged(run: Run, belief: Belief, expected: Expected) -> SearchResult | None:
+def _start_will_do(run: Run, belief: Belief, expected: Expected) -> bool:
+    """Whether the start may well be focus, and is no less sharp: then it is the safer place."""
+    held = belief.within(run.curve[0].z_um, run.settings.dof_um / 2)
+    return held >= LIKELY and (
+        run.start_is_as_sharp(noise=_least_noise(expected)) or run.referee_prefers_the_start()
+    )
+
+
+def _judged(
+    run: Run, belief: Belief, expected: Expected, least: float
+) -> SearchResult | None:
     final, start, settings = run.final, run.curve[0], run.settings
     assert final is not None
     held = belief.within(final.z_um, settings.dof_um / 2)
-    if belief.misfit > REFUTED or held < SURE:
+    if belief.misfit > REFUTED or held < least:
         return None
     if open_side(run, final.z_um, final.score, expected):
         return None
@@ -87,6 +101,8 @@ def _judged(run: Run, belief: Belief, expected: Expected) -> SearchResult | None
     if final.score < _evident_score(settings):
         return None
     if start.score - final.score > float(expected.noise.max()):
+        return None
+    if run.start_is_as_sharp(noise=_least_noise(expected)):
         return None
     sigma_um = trust.believed_sigma_um(
         run.curve,
@@ -112,6 +128,10 @@ def _evident_score(settings: SearchSettings) -> float:
         return EVIDENT_SCORE
     low, high = min(settings.calibrated.score), max(settings.calibrated.score)
     return low + EVIDENT_SCORE * (high - low)
+
+
+def _least_noise(expected: Expected) -> float:
+    return float(expected.noise.min())
 
 
 def margin(expected: Expected) -> float:

@@ -18,13 +18,11 @@ LEVEL = (0.12, 0.08)
 NOTHING = (0.2, 0.15)
 # Scatter of a reading about the bell that fits its specimen, departures from the bell included:
 # a clean specimen, a usual one, a difficult one.
-import os
-NOISES = eval(os.environ.get('NOISES','(0.02, 0.04, 0.08)'))
+NOISES = (0.02, 0.04, 0.08)
 # Half widths at half height: median, and standard deviation of the natural logarithm.
-HALF_WIDTH_DOF = eval(os.environ.get('HW','(2.1,.45)'))
+HALF_WIDTH_DOF = (2.1, 0.45)
 # The bells are 1 / (1 + |d / w|^p): peaked with long tails, as the label is, or round.
-import os
-EXPONENTS = eval(os.environ.get("EXP","(1.3,2.0,3.0)"))
+EXPONENTS = (1.3, 2.0, 3.0)
 # A frame that scores less is not in focus; one that scores less than the second needs a witness,
 # because humps far from focus come near to it.
 LEAST_SCORE = 0.25

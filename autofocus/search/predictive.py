@@ -10,7 +10,7 @@ not what is read, `coarse_to_fine` takes over.
 from __future__ import annotations
 
 from autofocus.search import coarse_to_fine
-from autofocus.search.conclusion import SURE, conclude, expected_score
+from autofocus.search.conclusion import LIKELY, SURE, conclude, expected_score
 from autofocus.search.grid import inside_bounds
 from autofocus.search.looking import look
 from autofocus.search.protocol import (
@@ -22,9 +22,6 @@ from autofocus.search.run import Run
 
 # Exposures to look with before a peak is looked at, and again before coarse_to_fine takes over.
 MOST_LOOKS = 8
-# The frame at the peak tells much itself, so it is taken early; a lock needs more.
-import os
-LIKELY = float(os.environ.get("LIKELY","0.7"))
 
 
 def predictive(settings: SearchSettings) -> Search:
@@ -50,6 +47,7 @@ def predictive(settings: SearchSettings) -> Search:
         return (yield from coarse_to_fine.coarse_to_fine(settings))
     run = Run(settings)
     yield from run.ask((settings.start_z_um,), Purpose.START)
+    # The frame at the peak tells much itself, so it is taken early; a lock needs more.
     for sure in (LIKELY, SURE):
         yield from look(run, expected, most=MOST_LOOKS, sure=sure)
         result = yield from conclude(run, expected)

@@ -146,8 +146,10 @@ class Run:
             better = best_reading(self.curve).score - self.final.score
             if moved_um <= self.settings.tolerance_um or better <= 3 * self.background().noise:
                 break
-        if self.start_is_as_sharp(noise=self.background().noise):
-            yield from self.confirm_at(self.curve[0].z_um)
+        start_um = self.curve[0].z_um
+        near = abs(start_um - self.curve[-1].z_um) <= self.settings.dof_um / 2
+        if near and self.start_is_as_sharp(noise=self.background().noise):
+            yield from self.confirm_at(start_um)
 
     def confirm_at(self, z_um: float) -> Asking:
         """Read once more where the run may end."""
@@ -190,8 +192,17 @@ class Run:
             return False
         gain = final.score - start.score
         if start.referee is None or final.referee is None:
-            return gain < 0
+            return False
         return gain < noise and final.referee < (1 + REFEREE_NOISE) * start.referee
+
+    def referee_prefers_the_start(self) -> bool:
+        """Whether the first frame, if it is another than the last, is the sharper by the referee."""
+        start, final = self.curve[0], self.final
+        assert final is not None
+        if start.referee is None or final.referee is None:
+            return False
+        apart = abs(start.z_um - final.z_um) > self.settings.tolerance_um
+        return apart and start.referee > final.referee
 
     def _around(self, z_um: float) -> list[Reading]:
         # Of a range narrower than the depth of field, fine steps are the wider ones.
@@ -311,7 +322,8 @@ class Run:
         shortfall = self.best().score - self.final.score
         if self.final.score - back.level < max(PROOF * back.noise, 0.3 * height):
             return self.flat("the peak was not there when measured again")
-        if start.score - self.final.score > max(2 * back.noise, NEGLIGIBLE_LOSS * height):
+        worse = start.score - self.final.score > max(2 * back.noise, NEGLIGIBLE_LOSS * height)
+        if worse or self.start_is_as_sharp(noise=back.noise):
             return self.refuse(
                 Verdict.WORSE_THAN_START,
                 f"score {self.final.score:.4g} at {self.final.z_um:.2f} um, but {start.score:.4g} "
