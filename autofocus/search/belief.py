@@ -39,7 +39,7 @@ WIDTHS = np.array([-2.0, -1.2, -0.6, 0.0, 0.6, 1.2, 2.0, 3.0, 4.0])
 # A calibration speaks of another specimen of the same kind: how much wider the curve of this one
 # may be, and the probability that it is of no such kind and must be judged like any specimen.
 STRETCHES = np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4])
-STRETCH_SD = 0.2
+STRETCH_SD = 0.15
 OTHER_KIND = 0.2
 REACH_DOF = 80.0
 

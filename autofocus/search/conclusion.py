@@ -23,8 +23,9 @@ from autofocus.search.run import EVIDENT_SCORE, Run
 
 # Probability that one depth of field must hold before the peak is looked at.
 SURE = 0.9
-# From which on a frame there is worth taking, and a start is worth keeping.
-LIKELY = 0.75
+# From which on a frame there is worth taking, and from which on a start as sharp is worth keeping.
+LIKELY = 0.55
+WORTH_KEEPING = 0.75
 # Probability of "nothing here" or "not in the range" that ends a run.
 CONVINCED = 0.99
 # Residuals, in units of the noise, above which the readings are of no curve that was expected.
@@ -72,7 +73,7 @@ def conclude(run: Run, expected: Expected) -> Concluding:
             break
     least = SURE
     if _start_will_do(run, belief, expected):
-        least = LIKELY
+        least = WORTH_KEEPING
         yield from run.confirm_at(run.curve[0].z_um)
         belief = believe(run.curve, run.settings, expected)
     return run.frames_refused() or _judged(run, belief, expected, least)
@@ -81,7 +82,7 @@ def conclude(run: Run, expected: Expected) -> Concluding:
 def _start_will_do(run: Run, belief: Belief, expected: Expected) -> bool:
     """Whether the start may well be focus, and is no less sharp: then it is the safer place."""
     held = belief.within(run.curve[0].z_um, run.settings.dof_um / 2)
-    return held >= LIKELY and (
+    return held >= WORTH_KEEPING and (
         run.start_is_as_sharp(noise=_least_noise(expected)) or run.referee_prefers_the_start()
     )
 

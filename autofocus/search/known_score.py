@@ -12,15 +12,15 @@ field. A head of a lab's own has the same label, 1 in focus and 0 far away, and 
 from __future__ import annotations
 
 # Mean and standard deviation over specimens: height of the peak above the level far away.
-HEIGHT = (0.75, 0.25)
-LEVEL = (0.12, 0.08)
+HEIGHT = (0.76, 0.20)
+LEVEL = (0.10, 0.07)
 # Of a score where there is nothing to focus on.
 NOTHING = (0.2, 0.15)
 # Scatter of a reading about the bell that fits its specimen, departures from the bell included:
 # a clean specimen, a usual one, a difficult one.
 NOISES = (0.02, 0.04, 0.08)
 # Half widths at half height: median, and standard deviation of the natural logarithm.
-HALF_WIDTH_DOF = (2.1, 0.45)
+HALF_WIDTH_DOF = (2.25, 0.40)
 # The bells are 1 / (1 + |d / w|^p): peaked with long tails, as the label is, or round.
 EXPONENTS = (1.3, 2.0, 3.0)
 # A frame that scores less is not in focus; one that scores less than the second needs a witness,
