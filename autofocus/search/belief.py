@@ -173,16 +173,18 @@ class Belief:
         Probability that there is nothing to focus on.
     misfit : float
         Root mean square of the residuals about the best hypothesis, in units of the largest noise.
+    noise : float
+        Standard deviation of a reading about the curve, as it is believed to be.
     """
 
     z_um: Float64
     chance: Float64
     nothing: float
     misfit: float
+    noise: float
     _by_shape: Float64
     _level: Float64
     _height: Float64
-    _noise: float
     _expected: Expected
     _dof_um: float
 
@@ -236,7 +238,7 @@ class Belief:
         of_each = np.add.reduceat(said * weight, first, axis=1) / held
         mean = of_each @ held / held.sum()
         between = ((of_each - mean[:, None]) ** 2) @ held
-        within = ((said - of_each[:, of_plane]) ** 2) @ weight + held.sum() * self._noise**2
+        within = ((said - of_each[:, of_plane]) ** 2) @ weight + held.sum() * self.noise**2
         return np.asarray(0.5 * np.log1p(between / within))
 
     def _near_the_top(self) -> NDArray[np.bool_]:
@@ -301,7 +303,7 @@ def _weighed(
         _by_shape=by_shape,
         _level=level,
         _height=height,
-        _noise=float(noise2**0.5),
+        noise=float(noise2**0.5),
         _expected=expected,
         _dof_um=settings.dof_um,
     )

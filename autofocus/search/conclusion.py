@@ -28,6 +28,8 @@ LIKELY = 0.55
 WORTH_KEEPING = 0.75
 # Probability of "nothing here" or "not in the range" that ends a run.
 CONVINCED = 0.99
+# Noises by which a score must be lower to be surely lower.
+MARGIN = 1.5
 # Residuals, in units of the noise, above which the readings are of no curve that was expected.
 REFUTED = 2.5
 
@@ -95,9 +97,9 @@ def _judged(
     held = belief.within(final.z_um, settings.dof_um / 2)
     if belief.misfit > REFUTED or held < least:
         return None
-    if open_side(run, final.z_um, final.score, expected):
+    if open_side(run, final.z_um, final.score, belief):
         return None
-    if run.best().score - final.score > margin(expected):
+    if run.best().score - final.score > MARGIN * float(expected.noise.max()):
         return None
     if final.score < _evident_score(settings):
         return None
@@ -135,14 +137,9 @@ def _least_noise(expected: Expected) -> float:
     return float(expected.noise.min())
 
 
-def margin(expected: Expected) -> float:
-    """By how much a score must be lower to be surely lower."""
-    return 1.5 * float(expected.noise.max())
-
-
-def open_side(run: Run, z_um: float, top: float, expected: Expected) -> int:
+def open_side(run: Run, z_um: float, top: float, belief: Belief) -> int:
     """On which side of a peak no surely lower reading is: -1, +1, or 0 when both have one."""
-    lower = [r.z_um for r in run.curve if r.score < top - margin(expected)]
+    lower = [r.z_um for r in run.curve if r.score < top - MARGIN * belief.noise]
     if not any(z < z_um for z in lower):
         return -1
     return 0 if any(z > z_um for z in lower) else +1

@@ -25,13 +25,13 @@ def look(run: Run, expected: Expected, *, most: int, sure: float = SURE) -> Aski
     """
     for _ in range(most):
         belief = believe(run.curve, run.settings, expected)
-        z_um = _next(belief, run, expected, sure)
+        z_um = _next(belief, run, sure)
         if z_um is None:
             return
         yield from run.ask((z_um,), Purpose.COARSE)
 
 
-def _next(belief: Belief, run: Run, expected: Expected, sure: float) -> float | None:
+def _next(belief: Belief, run: Run, sure: float) -> float | None:
     """The next position; None when another look would not change what is done next."""
     if len(run.curve) < 3:
         return _most_telling(belief, run)
@@ -39,12 +39,14 @@ def _next(belief: Belief, run: Run, expected: Expected, sure: float) -> float | 
         return None
     if belief.within(belief.best_um, run.settings.dof_um / 2) < sure:
         return _most_telling(belief, run)
-    return _flank(belief, run, expected)
+    return _flank(belief, run)
 
 
-def _flank(belief: Belief, run: Run, expected: Expected) -> float | None:
+def _flank(belief: Belief, run: Run) -> float | None:
     """Where a lower reading is still missing, beyond what was read on that side; or None."""
-    side = open_side(run, belief.best_um, max(run.best().score, belief.top_score), expected)
+    # What the frame at the peak scored, or is going to.
+    top = run.final.score if run.final else max(run.best().score, belief.top_score)
+    side = open_side(run, belief.best_um, top, belief)
     if side == 0:
         return None
     off_um = [side * (reading.z_um - belief.best_um) for reading in run.curve]
