@@ -23,7 +23,8 @@ from autofocus.search.evidence import (
 from autofocus.search.grid import clear_um
 from autofocus.search.peak import Peak, fit_peak
 from autofocus.search.protocol import Reading, SearchSettings
-from autofocus.search.run import COMPARABLE_SHARE, LEAST_ABSOLUTE_SCORE, PROVEN
+from autofocus.search.known_score import LEAST_SCORE
+from autofocus.search.run import COMPARABLE_SHARE, PROVEN
 
 # Frames at the end of a response that must be alike to say that the stage has settled.
 TAIL = 3
@@ -88,9 +89,9 @@ def prove_peak(curve: Sequence[Reading], settings: SearchSettings) -> ProvenPeak
             f"no score stands out of the noise: best {best.score:.4g}, background "
             f"{back.level:.4g} +- {back.noise:.2g}; go nearer to focus, or give more light"
         )
-    if settings.absolute and best.score < LEAST_ABSOLUTE_SCORE:
+    if settings.absolute and best.score < LEAST_SCORE:
         raise NoFocusCurve(
-            f"the best score, {best.score:.2f}, is below {LEAST_ABSOLUTE_SCORE}: nothing in the "
+            f"the best score, {best.score:.2f}, is below {LEAST_SCORE}: nothing in the "
             "range is in focus; go nearer to focus"
         )
     _refuse_edge(best.z_um, 0.0, curve)

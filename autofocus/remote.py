@@ -26,6 +26,7 @@ from autofocus.search.protocol import (
 from devices import MicroscopeSettings
 from models.scorer import Scorer
 
+
 @dataclass(frozen=True)
 class RemoteSearch:
     """A focus run on a microscope that is not ours.

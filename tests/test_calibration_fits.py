@@ -33,7 +33,7 @@ from autofocus.errors import CalibrationNotFound, NoFocusCurve, StorageError
 from autofocus.search.evidence import Background
 from autofocus.search.peak import Peak
 from autofocus.search.protocol import Reading, SearchSettings
-from autofocus.search.run import LEAST_ABSOLUTE_SCORE
+from autofocus.search.known_score import LEAST_SCORE
 
 Z_UM = np.arange(-10.0, 10.5, 0.5)
 
@@ -98,7 +98,7 @@ def test_refuses_dark_and_saturated_frames_and_a_score_that_is_hopeless_everywhe
         prove_peak([replace(r, dark=True) for r in curve], settings())
     with pytest.raises(NoFocusCurve, match="shorten the exposure"):
         prove_peak([replace(r, saturated=abs(r.z_um) < 1) for r in curve], settings())
-    low = readings(0.5 * LEAST_ABSOLUTE_SCORE * bell(Z_UM, 0.0), noise=0.001)
+    low = readings(0.5 * LEAST_SCORE * bell(Z_UM, 0.0), noise=0.001)
     with pytest.raises(NoFocusCurve, match="nothing in the range"):
         prove_peak(low, replace(settings(), absolute=True))
 

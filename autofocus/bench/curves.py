@@ -128,9 +128,7 @@ def _record(case: Case, name: str, load_scorer: LoadScorer) -> Curve:
         world.go_to_z(best_um + defocus_dof * case.dof_um)
         frame = world.expose(EXPOSURE_MS, 1, (0, 0, SIDE_PX, SIDE_PX))
         said.append(
-            scorer.score(
-                frame, bit_depth=world.sensor.bit_depth, sampling=case.optics.sampling(1)
-            )
+            scorer.score(frame, bit_depth=world.sensor.bit_depth, sampling=case.optics.sampling(1))
         )
     return Curve(
         case,
@@ -227,7 +225,10 @@ def table(curves: Sequence[Curve]) -> str:
         ("NOTHING", _mean_sd(far)),
         ("NOISES", _quantiles([bell.scatter for bell in good], (0.15, 0.5, 0.9))),
         ("HALF_WIDTH_DOF", _median_log_sd([bell.half_width_dof for bell in good])),
-        ("exponents (15, 50, 85 %)", _quantiles([bell.exponent for bell in good], (0.15, 0.5, 0.85))),
+        (
+            "exponents (15, 50, 85 %)",
+            _quantiles([bell.exponent for bell in good], (0.15, 0.5, 0.85)),
+        ),
         ("offset of the top, DOF (sd)", f"{np.std([bell.offset_dof for bell in good]):.3f}"),
         ("noise of a frame", _quantiles([_repeat_noise(c) for c in curves], (0.15, 0.5, 0.9))),
         ("humps beyond 6 DOF (50, 90, 99 %)", _quantiles(humps, (0.5, 0.9, 0.99))),

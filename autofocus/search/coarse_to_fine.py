@@ -6,6 +6,7 @@ the readings. Every way out is one verdict of `Verdict`, tried in that order.
 
 from __future__ import annotations
 
+from autofocus.search import known_score
 from autofocus.search.belief import absolute_score
 from autofocus.search.conclusion import Concluding, conclude
 from autofocus.search.grid import (
@@ -15,7 +16,7 @@ from autofocus.search.grid import (
 )
 from autofocus.search.looking import look
 from autofocus.search.protocol import Purpose, Reading, Search, SearchSettings, Verdict
-from autofocus.search.run import EVIDENT_SCORE, Run, narrowings
+from autofocus.search.run import MOST_CONFIRMATIONS, Run, narrowings
 from autofocus.search.second_opinion import (
     as_second_opinion,
     can_hear_the_referee,
@@ -23,9 +24,8 @@ from autofocus.search.second_opinion import (
     referee_run,
 )
 
-# A score of absolute meaning from which a closer look pays, how much lower the readings on both
-# sides of it must be, how many humps a run looks at, and how often, before the whole range is read.
-HUMP_SCORE = 0.3
+# How much lower than a hump the readings on both sides of it must be, how many humps a run looks at,
+# and how often, before the whole range is read.
 DIP = 0.3
 MOST_HUMPS = 3
 MOST_LOOKS = 5
@@ -37,10 +37,9 @@ def worst_case_exposures(settings: SearchSettings) -> int:
     """Largest number of exposures a run with these settings can take, start included."""
     coarse = len(coarse_positions(settings))
     extension = extension_count(settings)
-    humps = (MOST_LOOKS + 2) * MOST_HUMPS if settings.absolute else 0
-    # Two candidates may be narrowed, and the fit may be corrected once after the confirmation; all
-    # of it once more for the referee.
-    judged = (2 * 4 * narrowings(settings) + 2) * (2 if settings.absolute else 1)
+    humps = (MOST_LOOKS + MOST_CONFIRMATIONS) * MOST_HUMPS if settings.absolute else 0
+    # Two candidates may be narrowed, and the peak confirmed; all of it once more for the referee.
+    judged = (2 * 4 * narrowings(settings) + MOST_CONFIRMATIONS) * (2 if settings.absolute else 1)
     return 1 + coarse + humps + settings.max_extensions * extension + judged
 
 
@@ -119,11 +118,11 @@ def _evident(run: Run) -> Concluding:
 def _hump(run: Run) -> Reading | None:
     """The best reading, when it is sharp or stands between lower ones."""
     best = run.best()
-    if best.score >= EVIDENT_SCORE:
+    if best.score >= known_score.EVIDENT_SCORE:
         return best
     lower = [r.z_um for r in run.curve if r.score < (1 - DIP) * best.score]
     inside = any(z < best.z_um for z in lower) and any(z > best.z_um for z in lower)
-    return best if inside and best.score >= HUMP_SCORE else None
+    return best if inside and best.score >= known_score.HUMP_SCORE else None
 
 
 def _is_near(z_um: float, looked: list[float], settings: SearchSettings) -> bool:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from autofocus.search import trust
+from autofocus.search import known_score, trust
 from autofocus.search.belief import Belief, Expected, absolute_score, believe, measured_score
 from autofocus.search.grid import inside_bounds
 from autofocus.search.protocol import (
     Pass,
-    Purpose,
     Reading,
     SearchResult,
     SearchSettings,
     Verdict,
 )
-from autofocus.search.run import EVIDENT_SCORE, Run
+from autofocus.search.run import Run
 
 # Probability that one depth of field must hold before the peak is looked at.
 SURE = 0.9
@@ -89,9 +88,7 @@ def _start_will_do(run: Run, belief: Belief, expected: Expected) -> bool:
     )
 
 
-def _judged(
-    run: Run, belief: Belief, expected: Expected, least: float
-) -> SearchResult | None:
+def _judged(run: Run, belief: Belief, expected: Expected, least: float) -> SearchResult | None:
     final, start, settings = run.final, run.curve[0], run.settings
     assert final is not None
     held = belief.within(final.z_um, settings.dof_um / 2)
@@ -128,9 +125,9 @@ def _judged(
 def _evident_score(settings: SearchSettings) -> float:
     """What a frame in focus scores at least: by the calibration, else by the scorer's meaning."""
     if settings.calibrated is None:
-        return EVIDENT_SCORE
+        return known_score.EVIDENT_SCORE
     low, high = min(settings.calibrated.score), max(settings.calibrated.score)
-    return low + EVIDENT_SCORE * (high - low)
+    return low + known_score.EVIDENT_SCORE * (high - low)
 
 
 def _least_noise(expected: Expected) -> float:

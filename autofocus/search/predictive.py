@@ -18,7 +18,7 @@ from autofocus.search.protocol import (
     Search,
     SearchSettings,
 )
-from autofocus.search.run import Run
+from autofocus.search.run import MOST_CONFIRMATIONS, Run
 
 # Exposures to look with before a peak is looked at, and again before coarse_to_fine takes over.
 MOST_LOOKS = 8
@@ -58,7 +58,8 @@ def predictive(settings: SearchSettings) -> Search:
 
 def worst_case_exposures(settings: SearchSettings) -> int:
     """Largest number of exposures, when nothing is as predicted and the whole range is searched."""
-    return 1 + 2 * (MOST_LOOKS + 2) + coarse_to_fine.worst_case_exposures(settings)
+    looked = 2 * (MOST_LOOKS + MOST_CONFIRMATIONS)
+    return 1 + looked + coarse_to_fine.worst_case_exposures(settings)
 
 
 def first_positions(settings: SearchSettings) -> tuple[float, ...]:

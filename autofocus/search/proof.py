@@ -6,11 +6,11 @@ from autofocus.search.conclusion import conclude, expected_score
 from autofocus.search.grid import fine_positions, fine_step_um
 from autofocus.search.looking import look
 from autofocus.search.protocol import Purpose, Search
-from autofocus.search.run import Run
+from autofocus.search.run import MOST_CONFIRMATIONS, Run
 
 MOST_LOOKS = 4
-# Looks and two confirmations; then, if those prove nothing, four readings and two confirmations.
-MOST_EXPOSURES = MOST_LOOKS + 2 + 4 + 2
+# Looks and their confirmation; then, if those prove nothing, four readings and another.
+MOST_EXPOSURES = MOST_LOOKS + MOST_CONFIRMATIONS + 4 + MOST_CONFIRMATIONS
 
 
 def prove(run: Run) -> Search:

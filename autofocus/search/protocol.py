@@ -188,7 +188,8 @@ class SearchResult:
     score : float or None
         Score expected at ``z_um`` by the fit.
     confidence : float
-        0..1; how well the evidence supports ``z_um``.
+        Probability that ``z_um`` is within half a depth of field of the in-focus plane, 0..1;
+        0 without a ``z_um``.
     start_score, final_score : float or None
         The start frame and the frame measured last at ``z_um``.
     """

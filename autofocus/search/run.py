@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
-from autofocus.search import trust
+from autofocus.search import known_score, trust
 from autofocus.search.belief import absolute_score, believe
 from autofocus.search.evidence import Background, background, best_reading, is_stale, rivals
 from autofocus.search.grid import (
@@ -44,10 +44,8 @@ PROOF = 5.0
 NEGLIGIBLE_LOSS = 0.05
 RIVAL_SHARE = 0.6
 COMPARABLE_SHARE = 0.85
-# Scores of absolute meaning. Below the first nothing is in focus. Far from focus there are humps of
-# up to 0.52 over the specimens that the search was tuned on: below the second a witness is needed.
-LEAST_ABSOLUTE_SCORE = 0.25
-EVIDENT_SCORE = 0.6
+# The peak, once more if the fit moves, and the start if that is no less sharp.
+MOST_CONFIRMATIONS = 3
 # By how much the referee's measure of equally sharp frames may differ, as a share of it.
 REFEREE_NOISE = 0.1
 NARROWING = 4.0
@@ -141,9 +139,8 @@ class Run:
         for _ in range(2):
             z_um = self.center_um()
             yield from self.confirm_at(z_um)
-            corrected_um = self.center_um()
-            moved_um = abs(corrected_um - z_um)
-            better = best_reading(self.curve).score - self.final.score
+            moved_um = abs(self.center_um() - z_um)
+            better = self.best().score - self.curve[-1].score
             if moved_um <= self.settings.tolerance_um or better <= 3 * self.background().noise:
                 break
         start_um = self.curve[0].z_um
@@ -196,7 +193,7 @@ class Run:
         return gain < noise and final.referee < (1 + REFEREE_NOISE) * start.referee
 
     def referee_prefers_the_start(self) -> bool:
-        """Whether the first frame, if it is another than the last, is the sharper by the referee."""
+        """Whether the first frame, read elsewhere than the last, is the sharper by the referee."""
         start, final = self.curve[0], self.final
         assert final is not None
         if start.referee is None or final.referee is None:
@@ -295,9 +292,9 @@ class Run:
         error = back.noise * (1 / len(fresh) + 1 / max(3, len(self.curve) - len(fresh))) ** 0.5
         if excess < PROOF * error:
             return self.flat("readings around the best do not confirm it")
-        if self.settings.absolute and self.best().score < LEAST_ABSOLUTE_SCORE:
+        if self.settings.absolute and self.best().score < known_score.LEAST_SCORE:
             return self.flat(
-                f"the best score, {self.best().score:.2f}, is below {LEAST_ABSOLUTE_SCORE}: "
+                f"the best score, {self.best().score:.2f}, is below {known_score.LEAST_SCORE}: "
                 "nothing in the range is in focus"
             )
         return None
@@ -326,8 +323,8 @@ class Run:
         if worse or self.start_is_as_sharp(noise=back.noise):
             return self.refuse(
                 Verdict.WORSE_THAN_START,
-                f"score {self.final.score:.4g} at {self.final.z_um:.2f} um, but {start.score:.4g} "
-                f"at the start, {start.z_um:.2f} um",
+                f"score {self.final.score:.4g} at {self.final.z_um:.2f} um is not better than "
+                f"{start.score:.4g} at the start, {start.z_um:.2f} um",
                 z_um=self.final.z_um,
             )
         if shortfall > max(4 * back.noise, 0.25 * height):
@@ -342,7 +339,7 @@ class Run:
     def _without_witness(self) -> SearchResult | None:
         """``ambiguous`` where the score alone is too low to tell focus from a hump beside it."""
         assert self.final is not None
-        if not self.settings.absolute or self.final.score >= EVIDENT_SCORE:
+        if not self.settings.absolute or self.final.score >= known_score.EVIDENT_SCORE:
             return None
         candidate = self.result(Verdict.LOCKED, "", z_um=self.final.z_um)
         if referee_peak(self.curve, self.settings, candidate).agrees:
@@ -350,7 +347,7 @@ class Run:
         return self.refuse(
             Verdict.AMBIGUOUS,
             f"the score at {self.final.z_um:.2f} um, {self.final.score:.2f}, is below "
-            f"{EVIDENT_SCORE}, and the referee does not confirm the peak",
+            f"{known_score.EVIDENT_SCORE}, and the referee does not confirm the peak",
             z_um=self.final.z_um,
         )
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autofocus.search import trust
+from autofocus.search import known_score, trust
 from autofocus.search.protocol import Reading, SearchResult
-from autofocus.search.run import EVIDENT_SCORE, Run
+from autofocus.search.run import Run
 
 # Noises that the referee's peak must stand above the background: it overrules a score that knows of
 # no focus, so it must be beyond doubt. Sharp sparse specimens stand a hundred and more above it.
@@ -20,7 +20,7 @@ BEYOND_DOUBT = 25.0
 
 def can_hear_the_referee(run: Run) -> bool:
     """Whether the score stayed low everywhere and a referee watched every frame."""
-    if not run.settings.absolute or run.best().score >= EVIDENT_SCORE:
+    if not run.settings.absolute or run.best().score >= known_score.EVIDENT_SCORE:
         return False
     return all(reading.referee is not None for reading in run.curve)
 
@@ -45,7 +45,8 @@ def as_second_opinion(result: SearchResult, run: Run, watched: Run) -> SearchRes
     final = watched.told[-1].score
     return replace(
         result,
-        reason=f"{result.reason}; by the referee: the score stays below {EVIDENT_SCORE} everywhere",
+        reason=f"{result.reason}; by the referee: the score stays below "
+        f"{known_score.EVIDENT_SCORE} everywhere",
         score=final,
         confidence=result.confidence * trust.REFEREE / trust.WHOLE_RANGE,
         start_score=run.curve[0].score,
