@@ -21,9 +21,9 @@ from autofocus.search.evidence import (
     rivals,
 )
 from autofocus.search.grid import clear_um
+from autofocus.search.known_score import LEAST_SCORE
 from autofocus.search.peak import Peak, fit_peak
 from autofocus.search.protocol import Reading, SearchSettings
-from autofocus.search.known_score import LEAST_SCORE
 from autofocus.search.run import COMPARABLE_SHARE, PROVEN
 
 # Frames at the end of a response that must be alike to say that the stage has settled.

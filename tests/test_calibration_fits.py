@@ -31,9 +31,9 @@ from autofocus.calibration_fits import (
 from autofocus.calibration_store import Calibrations
 from autofocus.errors import CalibrationNotFound, NoFocusCurve, StorageError
 from autofocus.search.evidence import Background
+from autofocus.search.known_score import LEAST_SCORE
 from autofocus.search.peak import Peak
 from autofocus.search.protocol import Reading, SearchSettings
-from autofocus.search.known_score import LEAST_SCORE
 
 Z_UM = np.arange(-10.0, 10.5, 0.5)
 

@@ -24,8 +24,8 @@ from autofocus.search.second_opinion import (
     referee_run,
 )
 
-# How much lower than a hump the readings on both sides of it must be, how many humps a run looks at,
-# and how often, before the whole range is read.
+# How much lower than a hump the readings on both sides of it must be, how many humps a run looks
+# at, and how often, before the whole range is read.
 DIP = 0.3
 MOST_HUMPS = 3
 MOST_LOOKS = 5

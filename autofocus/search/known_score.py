@@ -25,8 +25,8 @@ NOISES = (0.02, 0.04, 0.08)
 HALF_WIDTH_DOF = (2.25, 0.40)
 # The bells are 1 / (1 + |d / w|^p): peaked with long tails, as the label is, or round.
 EXPONENTS = (1.3, 2.0, 3.0)
-# A frame that scores less than the first is not in focus; from the second on a closer look pays; one
-# that scores less than the third needs a witness, because humps far from focus come near to it.
+# A frame that scores less than the first is not in focus; from the second on a closer look pays;
+# one that scores less than the third needs a witness: humps far from focus come near to it.
 LEAST_SCORE = 0.25
 HUMP_SCORE = 0.3
 EVIDENT_SCORE = 0.6
