@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from autofocus.search import known_score
 from autofocus.search.belief import absolute_score
-from autofocus.search.conclusion import Concluding, conclude
+from autofocus.search.conclusion import Concluding
 from autofocus.search.grid import (
     coarse_positions,
     coarse_step_um,
     extension_count,
 )
-from autofocus.search.looking import look
+from autofocus.search.looking import look_and_conclude, most_exposures
 from autofocus.search.protocol import Purpose, Reading, Search, SearchSettings, Verdict
 from autofocus.search.run import MOST_CONFIRMATIONS, Run, narrowings
 from autofocus.search.second_opinion import (
@@ -27,7 +27,7 @@ from autofocus.search.second_opinion import (
 # How much lower than a hump the readings on both sides of it must be, how many humps a run looks
 # at, and how often, before the whole range is read.
 DIP = 0.3
-MOST_HUMPS = 3
+MOST_HUMPS = 2
 MOST_LOOKS = 5
 # Verdicts of a score that may not know the specimen; a proven edge is none of them.
 DOUBTFUL = (Verdict.FLAT, Verdict.AMBIGUOUS)
@@ -37,7 +37,7 @@ def worst_case_exposures(settings: SearchSettings) -> int:
     """Largest number of exposures a run with these settings can take, start included."""
     coarse = len(coarse_positions(settings))
     extension = extension_count(settings)
-    humps = (MOST_LOOKS + MOST_CONFIRMATIONS) * MOST_HUMPS if settings.absolute else 0
+    humps = MOST_HUMPS * most_exposures(MOST_LOOKS) if settings.absolute else 0
     # Two candidates may be narrowed, and the peak confirmed; all of it once more for the referee.
     judged = (2 * 4 * narrowings(settings) + MOST_CONFIRMATIONS) * (2 if settings.absolute else 1)
     return 1 + coarse + humps + settings.max_extensions * extension + judged
@@ -108,8 +108,7 @@ def _evident(run: Run) -> Concluding:
         if hump is None or len(looked) == MOST_HUMPS or _is_near(hump.z_um, looked, run.settings):
             continue
         looked.append(hump.z_um)
-        yield from look(run, expected, most=MOST_LOOKS)
-        concluded = yield from conclude(run, expected)
+        concluded = yield from look_and_conclude(run, expected, most=MOST_LOOKS)
         if concluded is not None:
             return concluded
     return None

@@ -5,10 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from autofocus.search.belief import Belief, Expected, believe
-from autofocus.search.conclusion import CONVINCED, SURE, bounds, open_side
+from autofocus.search.conclusion import (
+    CONVINCED,
+    LIKELY,
+    SURE,
+    Concluding,
+    bounds,
+    conclude,
+    open_side,
+)
 from autofocus.search.grid import along
 from autofocus.search.protocol import Purpose
-from autofocus.search.run import Asking, Run
+from autofocus.search.run import MOST_CONFIRMATIONS, Asking, Run
 
 # Candidates over everything that may be visited, and where the flanks of the likeliest peak are.
 STEP_DOF = 1.0
@@ -16,6 +24,22 @@ NEAR_STEP_DOF = 0.25
 NEAR_DOF = 3.0
 LEAST_APART_DOF = 0.4
 FLANK_DOF = 2.0
+
+
+def look_and_conclude(run: Run, expected: Expected, *, most: int) -> Concluding:
+    """The verdict after at most twice ``most`` looks, or None when they prove nothing."""
+    # The frame at the peak tells much itself, so it is taken early; a lock needs more.
+    for sure in (LIKELY, SURE):
+        yield from look(run, expected, most=most, sure=sure)
+        result = yield from conclude(run, expected)
+        if result is not None:
+            return result
+    return None
+
+
+def most_exposures(most: int) -> int:
+    """Exposures that `look_and_conclude` can take."""
+    return 2 * (most + MOST_CONFIRMATIONS)
 
 
 def look(run: Run, expected: Expected, *, most: int, sure: float = SURE) -> Asking:

@@ -10,15 +10,15 @@ not what is read, `coarse_to_fine` takes over.
 from __future__ import annotations
 
 from autofocus.search import coarse_to_fine
-from autofocus.search.conclusion import LIKELY, SURE, conclude, expected_score
+from autofocus.search.conclusion import expected_score
 from autofocus.search.grid import inside_bounds
-from autofocus.search.looking import look
+from autofocus.search.looking import look_and_conclude, most_exposures
 from autofocus.search.protocol import (
     Purpose,
     Search,
     SearchSettings,
 )
-from autofocus.search.run import MOST_CONFIRMATIONS, Run
+from autofocus.search.run import Run
 
 # Exposures to look with before a peak is looked at, and again before coarse_to_fine takes over.
 MOST_LOOKS = 8
@@ -47,19 +47,15 @@ def predictive(settings: SearchSettings) -> Search:
         return (yield from coarse_to_fine.coarse_to_fine(settings))
     run = Run(settings)
     yield from run.ask((settings.start_z_um,), Purpose.START)
-    # The frame at the peak tells much itself, so it is taken early; a lock needs more.
-    for sure in (LIKELY, SURE):
-        yield from look(run, expected, most=MOST_LOOKS, sure=sure)
-        result = yield from conclude(run, expected)
-        if result is not None:
-            return result
+    result = yield from look_and_conclude(run, expected, most=MOST_LOOKS)
+    if result is not None:
+        return result
     return (yield from coarse_to_fine.whole_range(run))
 
 
 def worst_case_exposures(settings: SearchSettings) -> int:
     """Largest number of exposures, when nothing is as predicted and the whole range is searched."""
-    looked = 2 * (MOST_LOOKS + MOST_CONFIRMATIONS)
-    return 1 + looked + coarse_to_fine.worst_case_exposures(settings)
+    return 1 + most_exposures(MOST_LOOKS) + coarse_to_fine.worst_case_exposures(settings)
 
 
 def first_positions(settings: SearchSettings) -> tuple[float, ...]:
