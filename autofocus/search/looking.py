@@ -1,4 +1,4 @@
-"""Where to look next when the score is known beforehand: where the hypotheses differ most."""
+"""Where to look next when the score is known beforehand: where a frame tells most of the plane."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _flank(belief: Belief, run: Run) -> float | None:
 
 
 def _most_telling(belief: Belief, run: Run) -> float:
-    """Where the hypotheses differ most; of equals, the one farthest from the specimen."""
+    """Where a frame tells most of the in-focus plane; of equals, farthest from the specimen."""
     settings, dof_um = run.settings, run.settings.dof_um
     low, high = bounds(run)
     low, high = max(low, float(belief.z_um[0])), min(high, float(belief.z_um[-1]))

@@ -377,14 +377,14 @@ class Run:
 
     def refuse(self, verdict: Verdict, reason: str, z_um: float | None = None) -> SearchResult:
         """Any verdict that keeps no peak."""
-        return self.result(verdict, reason, z_um=z_um, confidence=self._held(z_um))
+        return self.result(verdict, reason, z_um=z_um, confidence=self._held(verdict, z_um))
 
-    def _held(self, z_um: float | None) -> float:
+    def _held(self, verdict: Verdict, z_um: float | None) -> float:
         """Probability that a candidate which is not proven is focus all the same."""
         if z_um is None:
             return 0.0
         if not self.settings.absolute:
-            return trust.REFUSED_UNKNOWN
+            return trust.AT_AN_END if verdict is Verdict.EDGE else trust.UNPROVEN
         belief = believe(self.curve, self.settings, absolute_score())
         return trust.REFUSED_SHARE * belief.within(z_um, self.settings.dof_um / 2)
 

@@ -24,10 +24,12 @@ UNFITTED_DOF = 0.05
 KNOWN_SCORE = 0.99
 WHOLE_RANGE = 0.97
 REFEREE = 0.95
-# Of the probability that a refused candidate has by the readings, what comes true; and what comes
-# true of one whose score has no absolute meaning.
+# Of the probability that a refused candidate has by the readings, what comes true.
 REFUSED_SHARE = 0.8
-REFUSED_UNKNOWN = 0.3
+# Share of refused candidates that are focus, where the score has no absolute meaning: of those at an
+# end of the range (1 of 25 tuning runs), and of others (2 of 3).
+AT_AN_END = 0.04
+UNPROVEN = 0.6
 
 
 def believed_sigma_um(
