@@ -14,6 +14,7 @@ from autofocus.bench import (
     empties,
     locks,
     losses,
+    measures_mlp,
     portrait,
     search,
     search_cases,
@@ -42,7 +43,8 @@ ALL_SCORERS = ",".join(["reiqa-compact", ENSEMBLE, *MEASURES])
 Scorers = Annotated[
     str,
     typer.Option(
-        help="Names with commas between; LABEL=FOLDER: the compact scorer of another folder."
+        help="Names with commas between; LABEL=FOLDER: the compact scorer of another folder; "
+        "LABEL=features.npz: a small network on the classical measures of that file."
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")]
@@ -228,6 +230,8 @@ def bench_scorer(
 
 def _load(rig: Rig, name: str) -> Scorer:
     label, _, folder = name.partition("=")
+    if folder.endswith(".npz"):
+        return measures_mlp.fit_once(Path(folder))
     if folder:
         return Registry([Path(folder)]).load_scorer("reiqa-compact")
     return scorers_of(rig)(label, None)
