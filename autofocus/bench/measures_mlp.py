@@ -68,7 +68,9 @@ def fit_mlp(table: FeatureTable) -> MeasuresMLP:
     """Fit on the frames of the shipped head; stopped when a tenth of them, set aside, says so."""
     known = sampling_range(table.sampling)
     design = np.column_stack([table.measures, centred_sampling(table.sampling, known)])
-    network = MLPRegressor((_HIDDEN,), early_stopping=True, max_iter=500, random_state=0)
+    network = MLPRegressor(
+        hidden_layer_sizes=(_HIDDEN,), early_stopping=True, max_iter=500, random_state=0
+    )
     return MeasuresMLP(make_pipeline(StandardScaler(), network).fit(design, targets(table)), known)
 
 
