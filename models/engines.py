@@ -152,7 +152,7 @@ class _OpenVINO:
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            # Two networks that run at the same time would be pinned to the same cores.
+            # Two networks that run at the same time could be pinned to the same cores.
             "ENABLE_CPU_PINNING": False,
         }
         return openvino.compile_model(model, "CPU", settings)
