@@ -6,9 +6,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from autofocus.bench import search_report
-from autofocus.bench.search import ENTRANTS, read_log, run_search
+from autofocus.bench import search_pictures, search_report
+from autofocus.bench.search import run_search
 from autofocus.bench.search_cases import Case, cases
+from autofocus.bench.search_entrants import ENTRANTS
+from autofocus.bench.search_outcome import read_log
 from autofocus.commands.bench import _load
 from autofocus.config import load_rig
 
@@ -51,7 +53,7 @@ def test_report_and_picture_of_what_there_is(log):
     outcomes = list(read_log(log))
     text = search_report.report(outcomes)
     assert "| coarse_to_fine, vollath_f4, >= 100 photons | 1/1 = 100.0% (2.5% to 100.0%)" in text
-    assert search_report.picture(outcomes).startswith(b"\x89PNG")
+    assert search_pictures.overview(outcomes).startswith(b"\x89PNG")
 
 
 def test_a_false_lock_is_counted_and_shown(log):
