@@ -98,10 +98,12 @@ class TransferFunctions:
         self._kernels = lru_cache(_KERNELS_KEPT)(_kernels)
 
     def fluorescence(self, defocus_um: Sequence[float]) -> tuple[NDArray[np.float32], ...]:
-        """Incoherent transfer functions, one for each defocus; see `fluorescence_otf`."""
-        defoci_um = np.asarray(defocus_um, dtype=float)
-        s, otfs = _radial_otf(self._objective, defoci_um, self._kernels)
-        return tuple(self._on_grid(s, otf) for otf in otfs)
+        """Incoherent transfer functions, one for each defocus; see `fluorescence_otf`.
+
+        Each by itself, so that it does not depend on which others are asked for.
+        """
+        radial = (_radial_otf(self._objective, z_um, self._kernels) for z_um in defocus_um)
+        return tuple(self._on_grid(s, otf) for s, otf in radial)
 
     def transmitted(
         self, defocus_um: float, *, condenser_na_ratio: float
@@ -223,27 +225,27 @@ def _kernels(radius: float) -> _Kernels:
 
 
 def _radial_otf(
-    objective: Objective, defocus_um: Floats, kernels: Callable[[float], _Kernels]
+    objective: Objective, defocus_um: float, kernels: Callable[[float], _Kernels]
 ) -> tuple[Floats, Floats]:
-    """Return frequencies s (0..2) and OTFs of shape (n, len(s)).
+    """Return frequencies s (0..2) and the OTF there.
 
     The closed form in focus plus the Hankel transform of (PSF - PSF in focus): their far tails
     are alike, so the difference may be cut at a finite radius.
     """
-    blur = max(_edge_slope(objective, z) for z in defocus_um)
+    blur = _edge_slope(objective, defocus_um)
     radius = 1.1 * blur + _TAIL_RADIUS
     k = kernels(_RADIUS_STEP ** math.ceil(math.log(radius, _RADIUS_STEP)))
     rings = math.ceil(radius / _RADIAL_STEP)
-    pupils = np.exp(1j * _pupil_phase(objective, k.nodes**2, defocus_um[:, None]))
-    pupils = np.vstack([pupils, np.ones_like(k.nodes)])  # the last one is in focus
+    pupil = np.exp(1j * _pupil_phase(objective, k.nodes**2, defocus_um))
+    pupils = np.vstack([pupil, np.ones_like(k.nodes)])  # the second one is in focus
     weighted = pupils * (2 * k.weights * k.nodes)
     # Real and imaginary part apart: the kernel is real.
     to_amplitude = k.to_amplitude[:, :rings]
     psf = (weighted.real @ to_amplitude) ** 2 + (weighted.imag @ to_amplitude) ** 2
     ring = k.r[:rings] * _RADIAL_STEP
     ring[0] = _RADIAL_STEP**2 / 12  # Euler-Maclaurin: the integrand starts with slope 1 at r = 0
-    change = ((psf[:-1] - psf[-1]) * ring) @ k.to_otf[:rings]
-    change -= change[:, :1] * np.exp(-((k.s * _TAIL_RADIUS) ** 2))  # no light is lost: 1 at s = 0
+    change = ((psf[0] - psf[1]) * ring) @ k.to_otf[:rings]
+    change -= change[0] * np.exp(-((k.s * _TAIL_RADIUS) ** 2))  # no light is lost: 1 at s = 0
     return k.s, _otf_in_focus(k.s) + 2 * math.pi**2 * change
 
 

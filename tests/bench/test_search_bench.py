@@ -22,6 +22,7 @@ from autofocus.config import load_rig
 from autofocus.search.strategies import STRATEGIES
 
 CLASSICAL = ENTRANTS["coarse_to_fine, vollath_f4"]
+LOAD = partial(_load, load_rig(None))
 TODO = [
     Case("cold", "20x/0.75", "nuclei", 300.0, "none", 77, -6.0),
     Case("must refuse", "20x/0.75", "empty", 300.0, "empty", 78, 4.0),
@@ -37,7 +38,7 @@ TODO = [
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
     path = tmp_path_factory.mktemp("search") / "runs.jsonl"
-    run_search(TODO, [CLASSICAL], partial(_load, load_rig(None)), log=path)
+    run_search(TODO, [CLASSICAL], LOAD, log=path)
     return path
 
 
@@ -67,10 +68,14 @@ def test_with_drift_the_plane_in_focus_at_the_end_counts(log):
 
 def test_focus_at_the_end_of_the_range_is_reached_or_named(log):
     inside, outside = list(read_log(log))[5:7]
-    assert inside.success
+    assert inside.start_error_dof == pytest.approx(24.4, abs=0.05)
+    assert inside.right_at_the_edge
     assert outside.verdict == "edge"
     assert outside.right_at_the_edge
     assert not replace(outside, verdict="flat").right_at_the_edge
+    locked = replace(inside, verdict="locked", locked=True)
+    assert replace(locked, error_dof=0.4).right_at_the_edge
+    assert not replace(locked, error_dof=0.6).right_at_the_edge
 
 
 def test_far_starts_have_a_range_that_covers_them(log):
@@ -82,7 +87,7 @@ def test_far_starts_have_a_range_that_covers_them(log):
 def test_what_was_run_is_not_run_again(log):
     before = log.read_bytes()
     log.write_bytes(before[:-20])  # the last line was cut short by a kill
-    again = run_search(TODO, [CLASSICAL], partial(_load, load_rig(None)), log=log)
+    again = run_search(TODO, [CLASSICAL], LOAD, log=log)
     assert len(again) == len(list(read_log(log))) == len(TODO)
     assert log.read_bytes().startswith(before[: before.rindex(b"\n", 0, -1) + 1])
 
@@ -93,7 +98,7 @@ def test_after_kill_9_the_table_is_the_same(log, tmp_path):
     program = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from test_search_bench import *\n"
-        "run_search(TODO, [CLASSICAL], partial(_load, load_rig(None)), log=Path(sys.argv[2]))"
+        "run_search(TODO, [CLASSICAL], LOAD, log=Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(here.parent), str(killed)])
     while not (killed.is_file() and killed.stat().st_size):
@@ -102,19 +107,19 @@ def test_after_kill_9_the_table_is_the_same(log, tmp_path):
     os.kill(process.pid, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
     process.wait()
     assert len(list(read_log(killed))) < len(TODO)
-    again = run_search(TODO, [CLASSICAL], partial(_load, load_rig(None)), log=killed)
+    again = run_search(TODO, [CLASSICAL], LOAD, log=killed)
     assert untimed(again) == untimed(read_log(log))
 
 
 def test_nobody_is_influenced_by_who_ran_before(tmp_path):
     """A stage that stops by chance and a specimen that drifts begin anew for everyone."""
-    load, other = partial(_load, load_rig(None)), ENTRANTS["brent, vollath_f4"]
+    other = ENTRANTS["brent, vollath_f4"]
     todo = [
         Case("cold", "20x/0.75", "nuclei", 300.0, "poor stage", 90, 3.0),
         replace(TODO[4], group="cold"),
     ]
-    together = run_search(todo, [other, CLASSICAL], load, log=tmp_path / "together.jsonl")
-    alone = run_search(todo, [CLASSICAL], load, log=tmp_path / "alone.jsonl")
+    together = run_search(todo, [other, CLASSICAL], LOAD, log=tmp_path / "together.jsonl")
+    alone = run_search(todo, [CLASSICAL], LOAD, log=tmp_path / "alone.jsonl")
     assert untimed(o for o in together if o.entrant == CLASSICAL.name) == untimed(alone)
 
 
