@@ -227,17 +227,21 @@ class _Scene:
         return self._distance_dof(self._carriage_um())
 
     def _distance_dof(self, z_um: float) -> float:
+        return min(abs(z_um - plane) for plane in self._accepted_um()) / self._case.dof_um
+
+    def _accepted_um(self) -> list[float]:
         accepted = [self._world.true_sharpest_um]
         # Dust is as good an answer as the specimen, and every layer of a thick section as the
         # brightest: all are there, and all are sharp.
         if self._case.kind in ("debris", "tissue"):
             accepted += self._world.layers_um
-        return min(abs(z_um - plane) for plane in accepted) / self._case.dof_um
+        return accepted
 
     def _outcome(self, entrant: Entrant, result: FocusResult, began_dof: float) -> Outcome:
         way_um = np.abs(np.diff([*(point.z_um for point in result.curve), result.final_z_um]))
         dof_um, nothing = self._case.dof_um, self._case.nothing_to_see
         best = max(result.curve, key=lambda point: point.score)
+        best_um, accepted_um = self._best_um(), [] if nothing else self._accepted_um()
         nan, z_um, sigma_um = float("nan"), result.z_um, result.z_uncertainty_um
         return Outcome(
             entrant=entrant.name,
@@ -249,7 +253,8 @@ class _Scene:
             error_dof=self._error_dof(),
             z_error_dof=nan if nothing or z_um is None else self._distance_dof(z_um),
             kept_error_dof=nan if nothing else self._distance_dof(best.z_um),
-            end_dof=(self._carriage_um() - self._best_um()) / dof_um,
+            end_dof=(self._carriage_um() - best_um) / dof_um,
+            accepted_dof=tuple((plane - best_um) / dof_um for plane in accepted_um),
             sigma_dof=nan if sigma_um is None else sigma_um / dof_um,
             confidence=result.confidence,
             exposures=result.exposures,

@@ -29,6 +29,8 @@ class Outcome:
         The same of the reading with the highest score, where a search that never refuses stays.
     end_dof : float
         Where the stage was left, on the scale of the curve.
+    accepted_dof : tuple of float
+        Accepted planes, on the scale of the curve; none where there is nothing to focus on.
     exposures, moves : int
     travel_dof : float
         Way of the stage.
@@ -50,6 +52,7 @@ class Outcome:
     z_error_dof: float
     kept_error_dof: float
     end_dof: float
+    accepted_dof: tuple[float, ...]
     sigma_dof: float
     confidence: float
     exposures: int
@@ -91,8 +94,8 @@ class Outcome:
 
     @property
     def refused_although_right(self) -> bool:
-        """Did not lock, and what it answers is within half a depth of field."""
-        return not self.locked and self.z_error_dof <= 0.5
+        """Did not lock where it could have: what it answers is within half a depth of field."""
+        return not self.locked and self.verdict != "edge" and self.z_error_dof <= 0.5
 
     @property
     def right_at_the_edge(self) -> bool:
@@ -120,4 +123,5 @@ def mend_log(log: Path) -> None:
 
 def _outcome(values: dict[str, Any]) -> Outcome:
     curve = tuple((z, score, referee) for z, score, referee in values["curve"])
-    return Outcome(**{**values, "case": Case(**values["case"]), "curve": curve})
+    case, accepted = Case(**values["case"]), tuple(values["accepted_dof"])
+    return Outcome(**{**values, "case": case, "accepted_dof": accepted, "curve": curve})

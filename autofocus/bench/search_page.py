@@ -74,8 +74,8 @@ confirmation; each is 10 ms of dose.
 
 **Rows.** The scorer is `{LEARNED}` unless `{CLASSICAL}` is named. *{OUGHTAFOCUS}* searches 10 um \
 with a tolerance of 1 um; OughtaFocus keeps wherever it ends, so the same runs are also shown as \
-if none had been refused. *Warm* runs are told that focus is within 5 DOF of the start (normal, sigma \
-2.5 DOF); *calibrated* ones also know the focus curve that `autofocus calibrate` measured on \
+if none had been refused. *Warm* runs are told that focus is within 5 DOF of the start (normal, \
+sigma 2.5 DOF); *calibrated* ones also know the focus curve that `autofocus calibrate` measured on \
 another specimen of the same kind under the same microscope. `golden`, `hill_climb` and \
 `exhaustive` run a fourteenth of the cold cases. Drift is 0.02 DOF from one exposure to the next. \
 Every process scores with one thread."""

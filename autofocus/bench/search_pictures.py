@@ -81,6 +81,8 @@ def single_runs(outcomes: Sequence[Outcome]) -> bytes:
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
     for ax, (title, run) in zip(axes, shown, strict=False):
         _draw_run(ax, title, run)
+    if shown:
+        axes[0].legend(fontsize=7, framealpha=0.8)
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
     return _png(figure)
@@ -114,7 +116,10 @@ def _draw_run(axes: Axes, title: str, run: Outcome) -> None:
     z_dof = np.array([z for z, _, _ in run.curve])
     score = np.array([score for _, score, _ in run.curve])
     case = run.case
-    axes.axvline(0, color=TRUTH, linewidth=2, label="true in-focus plane")
+    for plane_dof in sorted(run.accepted_dof, key=abs):
+        best = plane_dof == 0
+        label = "in-focus plane; thin: other accepted ones" if best else None
+        axes.axvline(plane_dof, color=TRUTH, linewidth=2 if best else 0.7, label=label)
     axes.axvline(run.end_dof, color=END, linestyle=":", label="where the stage was left")
     _draw_referee(axes, run)
     order = np.argsort(z_dof, kind="stable")
@@ -131,7 +136,6 @@ def _draw_run(axes: Axes, title: str, run: Outcome) -> None:
     )
     axes.set(xlabel="z from the in-focus plane, DOF", ylabel="score")
     axes.margins(y=0.15)
-    axes.legend(fontsize=7, loc="best", framealpha=0.8)
 
 
 def _distance(run: Outcome) -> str:

@@ -77,7 +77,9 @@ def bench_search(
     data: Annotated[
         Path | None, typer.Option(help="Folder with manifest.json and stacks, for recorded ones.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="One case in 25.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"One case in {search_cases.QUICK_ONE_IN}.")
+    ] = False,
     entrants: Annotated[
         str, typer.Option(help="Rows of the table, semicolons between; by default all.")
     ] = "",

@@ -124,9 +124,9 @@ class World:
         return tuple(self.true_focus_um + offset for offset in self._rendered().layers_um)
 
     def begin_anew(self) -> None:
-        """Unbleach the specimen, undo its drift, put the drive back and draw the same chances again.
+        """Undo bleaching, drift and moves and draw the same chances again, as after loading.
 
-        As after loading, so that a run can be repeated exactly.
+        A run can then be repeated exactly.
         """
         with self._state:
             self.fluorescence_left = 1.0
