@@ -11,6 +11,7 @@ from autofocus.bench.search_outcome import Outcome
 from autofocus.bench.search_report import (
     ADVISED,
     advised,
+    answered,
     calibration_error,
     coverage_strata,
     covered,
@@ -128,4 +129,5 @@ def _uncertainty(outcomes: Sequence[Outcome]) -> Iterator[Line]:
             yield title, f"{ADVISED}, by microscope and light", by_stratum
     title = "expected calibration error of the confidence"
     for whose, runs in ((f"{ADVISED}, together", advised(outcomes)), ("all", outcomes)):
-        yield title, whose, f"{calibration_error(runs):.3f}"
+        if answered(runs):
+            yield title, whose, f"{calibration_error(runs):.3f}"

@@ -309,6 +309,8 @@ def binned(runs: Sequence[Outcome], bins: int = 10) -> list[list[Outcome]]:
 
 
 def _reliability(outcomes: Sequence[Outcome]) -> str:
+    if not answered(outcomes):
+        return "Not run."
     rows = [
         (
             f"{i / 10:.1f} to {(i + 1) / 10:.1f}",
