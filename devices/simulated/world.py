@@ -124,10 +124,15 @@ class World:
         return tuple(self.true_focus_um + offset for offset in self._rendered().layers_um)
 
     def begin_anew(self) -> None:
-        """Unbleach the specimen and draw the same noise again, as after loading."""
+        """Undo bleaching, drift and moves and draw the same chances again, as after loading.
+
+        A run can then be repeated exactly.
+        """
         with self._state:
             self.fluorescence_left = 1.0
             self._frames, self._last = 0, None
+            self._focus_set_s = self._clock.now_s()
+            self._carriage = Carriage(np.random.default_rng(0))
 
     def go_to_z(self, z_um: float) -> None:
         """Send the focus drive to a position; ValueError outside its limits."""
