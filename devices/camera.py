@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +135,38 @@ class Camera:
             self._core.snapImage()
         t_s = time.monotonic()
         return self._gray(np.asarray(self._core.getImage())), t_s
+
+    @contextmanager
+    def burst(self, frames: int) -> Iterator[None]:
+        """Take a number of frames as fast as the camera can, lit throughout; stopped at the end.
+
+        `next_frame` hands them out, also after the end.
+
+        Raises
+        ------
+        SnapFailed
+            If the camera is running live.
+        """
+        if self.live():
+            raise SnapFailed(f"camera {self._label!r} is running live; stop it before a burst")
+        with self._core.lit(self._label):
+            try:
+                self._core.startSequenceAcquisition(frames, 0.0, True)
+                yield
+            finally:
+                self._core.stopSequenceAcquisition(self._label)
+
+    def waiting_frames(self) -> int:
+        """How many frames of a burst wait to be handed out."""
+        return int(self._core.getRemainingImageCount())
+
+    def lost_frames(self) -> bool:
+        """Whether frames of the last burst were lost because nobody fetched them in time."""
+        return bool(self._core.isBufferOverflowed())
+
+    def next_frame(self) -> NDArray[np.generic]:
+        """The oldest frame that waits, as `snap` gives it."""
+        return self._gray(np.asarray(self._core.popNextImage()))
 
     def _gray(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
         if image.size == 0 or image.ndim not in (2, 3):
