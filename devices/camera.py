@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.errors import SettingRefused, SnapFailed
+from devices.errors import DeviceError, SettingRefused, SnapFailed
 from devices.micromanager import Core
 from devices.values import Roi
 
@@ -32,6 +32,7 @@ class Camera:
     def __init__(self, core: Core, label: str) -> None:
         self._core = core
         self._label = label
+        self._burst_fault: str | None = None
 
     def exposure_ms(self) -> float:
         """Read the exposure, ms."""
@@ -149,20 +150,32 @@ class Camera:
         """
         if self.live():
             raise SnapFailed(f"camera {self._label!r} is running live; stop it before a burst")
+        self._burst_fault = None
         with self._core.lit(self._label):
             try:
                 self._core.startSequenceAcquisition(frames, 0.0, True)
                 yield
             finally:
-                self._core.stopSequenceAcquisition(self._label)
+                self._end_burst()
+
+    def _end_burst(self) -> None:
+        try:
+            self.stop_live()
+        except DeviceError as error:
+            # Adapters tell here what went wrong on the way. The burst is over, unless it runs on.
+            if self.live():
+                raise
+            self._burst_fault = str(error)
 
     def waiting_frames(self) -> int:
         """How many frames of a burst wait to be handed out."""
         return int(self._core.getRemainingImageCount())
 
-    def lost_frames(self) -> bool:
-        """Whether frames of the last burst were lost because nobody fetched them in time."""
-        return bool(self._core.isBufferOverflowed())
+    def burst_fault(self) -> str | None:
+        """What the camera says went wrong in the last burst; None when nothing did."""
+        if self._core.isBufferOverflowed():
+            return "the camera's buffer overflowed"
+        return self._burst_fault
 
     def next_frame(self) -> NDArray[np.generic]:
         """The oldest frame that waits, as `snap` gives it."""

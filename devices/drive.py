@@ -206,6 +206,8 @@ class FocusDrive:
         try:
             self._core.startStageSequence(self._label)
             yield
+        except DeviceError as error:
+            raise self._stopped(error) from error.__cause__
         except BaseException:
             self.stop()
             raise
@@ -343,9 +345,9 @@ class FocusDrive:
             time.sleep(min(left_s, 0.01))
 
     def _stopped(self, error: DeviceError) -> DeviceError:
-        """Stop the stage after a failed hop; the failure gains what went wrong with that."""
+        """Stop the stage after a failure, which gains what went wrong with that."""
         try:
-            self._core.stop(self._label)
+            self.stop()
         except DeviceError as also:
             return type(error)(f"{error}; and stopping the stage failed: {also}")
         return error

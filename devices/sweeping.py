@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from devices.camera import Camera
 from devices.drive import POLL_S, FocusDrive
-from devices.errors import MoveFailed, MoveRefused
+from devices.errors import DeviceError, Halted, MoveFailed, MoveRefused
 from devices.values import Frame, MicroscopeSettings
 
 
@@ -97,6 +97,8 @@ class Sweeper:
         """
         try:
             self._drive.arrive(z_um[0], z_um[-1])
+        except Halted as halted:
+            return str(halted)
         except MoveFailed as error:
             tolerance_um = self._settings.arrival_tolerance_um
             low_um, high_um = min(z_um) - tolerance_um, max(z_um) + tolerance_um
@@ -129,6 +131,7 @@ class _Burst:
         self._low_um = max(permitted_um[0], min(z_um) - step_um) - tolerance_um
         self._high_um = min(permitted_um[1], max(z_um) + step_um) + tolerance_um
         self._taken: list[tuple[NDArray[np.generic], float]] = []
+        self._unstopped = ""
         self.exposed = 0
         self.fault: str | None = None
 
@@ -144,13 +147,12 @@ class _Burst:
         if interrupted():
             # The frame that was being exposed may or may not have come.
             self.exposed = min(wanted, max(begun, self._arrived()))
-            self.fault = f"stopped after {self.exposed} of {wanted} frames"
+            self.fault = f"stopped after {self.exposed} of {wanted} frames{self._unstopped}"
             return
         # Frames that did not come were exposed all the same.
         self.exposed = max(wanted, self._arrived())
-        if self._camera.lost_frames():
-            self.fault = "the camera's buffer overflowed"
-        elif len(self._taken) != wanted:
+        self.fault = self._camera.burst_fault()
+        if self.fault is None and len(self._taken) != wanted:
             self.fault = f"the camera gave {self._arrived()} frames instead of {wanted}"
 
     def frames(self) -> tuple[Frame, ...]:
@@ -174,7 +176,11 @@ class _Burst:
             if not running or late or len(self._taken) > len(self._z_um):
                 return
             time.sleep(POLL_S)
-        self._drive.stop()
+        try:
+            self._drive.stop()
+        except DeviceError as error:
+            # It is between two steps, and gets no further ones.
+            self._unstopped = f"; stopping the stage failed: {error}"
 
     def _arrived(self) -> int:
         return len(self._taken) + self._camera.waiting_frames()

@@ -23,10 +23,10 @@ from autofocus.search.run import Run
 
 # The best position of a sweep and one to each side.
 READ_AGAIN = 3
-# A frame taken again may score differently by this many noises, or by this share of the peak's
-# height. A frame that belongs to the next position, a coarse step on, differs by half the height.
-NOISES = 4.0
-SHARE = 0.25
+# By which share of the peak's height a frame taken again may score differently. A frame that
+# belongs to the next position, a coarse step on, differs by half the height. Noise is not allowed
+# for: a sweep that is not believed costs exposures, one that is believed wrongly more than that.
+SHARE = 0.2
 
 Doubting = Generator[Pass, tuple[Reading, ...], tuple[str, tuple[int, ...]]]
 
@@ -93,8 +93,7 @@ def _read_again(run: Run) -> Doubting:
         return "", ()
     best = swept.index(best_reading(swept))
     again = range(max(0, best - 1), min(len(swept), best + 2))
-    back = run.background()
-    allowed = max(NOISES * back.noise, SHARE * (swept[best].score - back.level))
+    allowed = SHARE * (swept[best].score - run.background().level)
     yield from run.ask([swept[i].z_um for i in again], Purpose.COARSE)
     fresh = run.curve[1 + len(swept) :]
     doubt = _difference([swept[i] for i in again], fresh, allowed)
