@@ -164,7 +164,7 @@ class _Burst:
         )
 
     def _fetch(self, interrupted: Callable[[], bool]) -> None:
-        """Until the camera has ended, or sends nothing for too long, or sends too much."""
+        """Until the camera has ended or failed, sends nothing for too long, or sends too much."""
         last_s = time.monotonic()
         while not interrupted():
             running = self._camera.live()
@@ -172,8 +172,8 @@ class _Burst:
                 last_s = time.monotonic()
                 self._taken.append((self._camera.next_frame(), last_s))
             self._watch_stage()
-            late = time.monotonic() - last_s > self._patience_s
-            if not running or late or len(self._taken) > len(self._z_um):
+            ended = not running or time.monotonic() - last_s > self._patience_s
+            if ended or len(self._taken) > len(self._z_um) or self._camera.burst_fault():
                 return
             time.sleep(POLL_S)
         try:
