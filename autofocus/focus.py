@@ -253,7 +253,7 @@ class _Driver:
         except Halted as halted:
             raise _Stop(Verdict.ABORTED, f"stopped before a sweep: {halted}") from halted
         self._swept_s += time.monotonic() - began_s
-        self._spent = self._spent.after(self._exposure_ms, exposures=sweep.exposed)
+        self._spent = self._spent.after(sweep.exposure_ms, exposures=sweep.exposed)
         return sweep
 
     def _visit(self, step: Pass) -> tuple[Reading, ...]:

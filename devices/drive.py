@@ -212,8 +212,8 @@ class FocusDrive:
             self.stop()
             raise
         finally:
-            self._armed = False
             self._core.stopStageSequence(self._label)
+            self._armed = False
 
     def arrive(self, from_um: float, z_um: float) -> float:
         """Wait until the stage is at ``z_um``, where a sequence that began at ``from_um`` ends.

@@ -32,12 +32,15 @@ class Sweep:
         One a position, in their order; empty when the sweep is not valid.
     exposed : int
         Exposures made, those of an invalid sweep included.
+    exposure_ms : float
+        Of each, as read back from the camera.
     fault : str or None
         Why it is not valid.
     """
 
     frames: tuple[Frame, ...]
     exposed: int
+    exposure_ms: float
     fault: str | None
 
 
@@ -88,7 +91,8 @@ class Sweeper:
         with self._drive.sequence(z_um):
             burst.expose(interrupted)
         fault = burst.fault or self._astray(z_um)
-        return Sweep(() if fault else burst.frames(), burst.exposed, fault)
+        frames = () if fault else burst.frames()
+        return Sweep(frames, burst.exposed, burst.exposure_ms, fault)
 
     def _astray(self, z_um: Sequence[float]) -> str | None:
         """Why the stage cannot have gone through the sequence; raises when it is elsewhere.
@@ -123,8 +127,8 @@ class _Burst:
         self._drive = drive
         self._camera = camera
         self._z_um = tuple(z_um)
-        self._exposure_ms = camera.exposure_ms()
-        self._patience_s = (self._exposure_ms + settings.timeout_ms) / 1000
+        self.exposure_ms = camera.exposure_ms()
+        self._patience_s = (self.exposure_ms + settings.timeout_ms) / 1000
         # A step may swing over its end; farther out the stage is on its own.
         step_um = max((abs(b - a) for a, b in pairwise(z_um)), default=0.0)
         tolerance_um = settings.arrival_tolerance_um
@@ -159,7 +163,7 @@ class _Burst:
         """The frames of a complete burst, each with the position of the same number."""
         binning, bit_depth = self._camera.binning(), self._camera.bit_depth()
         return tuple(
-            Frame(image, z_um, self._exposure_ms, binning, bit_depth, t_s)
+            Frame(image, z_um, self.exposure_ms, binning, bit_depth, t_s)
             for z_um, (image, t_s) in zip(self._z_um, self._taken, strict=True)
         )
 
@@ -176,19 +180,24 @@ class _Burst:
             if ended or len(self._taken) > len(self._z_um) or self._camera.burst_fault():
                 return
             time.sleep(POLL_S)
-        try:
-            self._drive.stop()
-        except DeviceError as error:
-            # It is between two steps, and gets no further ones.
-            self._unstopped = f"; stopping the stage failed: {error}"
-
-    def _arrived(self) -> int:
-        return len(self._taken) + self._camera.waiting_frames()
+        self._stop_stage()
 
     def _watch_stage(self) -> None:
         z_um = self._drive.z_um()
         if not self._low_um <= z_um <= self._high_um:
+            self._stop_stage()
             raise MoveFailed(
                 f"the stage was to step from {self._z_um[0]:g} to {self._z_um[-1]:g} um and is at "
-                f"{z_um:g} um"
+                f"{z_um:g} um{self._unstopped}"
             )
+
+    def _stop_stage(self) -> None:
+        """Before the camera, which may first finish its exposure."""
+        try:
+            self._drive.stop()
+        except DeviceError as error:
+            # It gets no further steps all the same.
+            self._unstopped = f"; stopping the stage failed: {error}"
+
+    def _arrived(self) -> int:
+        return len(self._taken) + self._camera.waiting_frames()

@@ -225,6 +225,9 @@ def test_a_stage_that_is_deaf_to_its_sequence_is_found_out_and_not_asked_again(
         assert (sweep.frames, sweep.exposed) == ((), 3)
         assert "does not follow" in (sweep.fault or "")
         assert acquisition.why_no_sweep(z_um) == sweep.fault
+        assert not demo_core.getShutterOpen("White Light Shutter")
+    assert not demo_core.isSequenceRunning()
+    assert demo_core.getPosition("Z") == 0.0
 
 
 def test_the_light_is_on_for_the_burst_and_off_after_it(simulated: Any) -> None:
