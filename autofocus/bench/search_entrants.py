@@ -56,6 +56,7 @@ _ALL = (
     Entrant("warm", "predictive", ("warm",), expects=True),
     Entrant("warm, calibrated", "predictive", ("warm",), expects=True, calibrated=True),
     Entrant("calibrated", "predictive", ("deepfocus",), expects=True, calibrated=True),
+    Entrant("sweep", "sweep", ("cold", "must refuse"), share=FEW),
     Entrant(OUGHTAFOCUS, "brent", ("cold",), compared=True, range_um=10.0, tolerance_um=1.0),
     Entrant("golden", "golden", ("cold",), share=FEW, compared=True),
     Entrant("hill_climb", "hill_climb", ("cold",), share=FEW, compared=True),
