@@ -14,13 +14,15 @@ class Spent:
     exposures: int = 0
     dose_ms: float = 0.0
 
-    def after(self, exposure_ms: float) -> Spent:
-        """The same after one more exposure."""
-        return Spent(self.exposures + 1, self.dose_ms + exposure_ms)
+    def after(self, exposure_ms: float, *, exposures: int = 1) -> Spent:
+        """The same after one more exposure, or several."""
+        return Spent(self.exposures + exposures, self.dose_ms + exposures * exposure_ms)
 
 
-def refusal(request: FocusRequest, spent: Spent, *, next_ms: float, elapsed_s: float) -> str | None:
-    """Why the next exposure would exceed the budget; None while it may be made.
+def refusal(
+    request: FocusRequest, spent: Spent, *, next_ms: float, elapsed_s: float, frames: int = 1
+) -> str | None:
+    """Why the next exposures would exceed the budget; None while they may be made.
 
     Parameters
     ----------
@@ -29,12 +31,20 @@ def refusal(request: FocusRequest, spent: Spent, *, next_ms: float, elapsed_s: f
     spent : Spent
         What has been.
     next_ms : float
-        The exposure to come, ms.
+        Each exposure to come, ms.
     elapsed_s : float
         Time since the run began, s.
+    frames : int
+        How many are to come at once: a sweep is begun only when it may be finished.
     """
-    if request.max_exposures is not None and spent.exposures >= request.max_exposures:
-        return f"max_exposures = {request.max_exposures} spent"
+    if request.max_exposures is not None and spent.exposures + frames > request.max_exposures:
+        if frames == 1:
+            return f"max_exposures = {request.max_exposures} spent"
+        return (
+            f"{spent.exposures} exposures spent; a sweep of {frames} would exceed "
+            f"max_exposures = {request.max_exposures}"
+        )
+    next_ms *= frames
     if request.max_dose_ms is not None and spent.dose_ms + next_ms > request.max_dose_ms:
         return (
             f"{spent.dose_ms:g} ms spent; {next_ms:g} ms more would exceed "

@@ -30,7 +30,7 @@ from autofocus.commands.finetune import finetune_network
 from autofocus.commands.predict import predict
 from autofocus.commands.score import score
 from autofocus.commands.train import train_head
-from autofocus.commands.training import fit_default_head, pretrain_encoders
+from autofocus.commands.training import fit_default_head, pretrain_encoders, refine_encoder
 from autofocus.conductor import Conductor
 from autofocus.config import Rig, load_rig
 from autofocus.errors import AutofocusError, NoFocusCurve
@@ -70,6 +70,7 @@ app.command("train")(train_head)
 app.command("finetune")(finetune_network)
 app.command()(predict)
 app.command("pretrain")(pretrain_encoders)
+app.command("refine")(refine_encoder)
 app.command("fit-default-head")(fit_default_head)
 
 StartZ = Annotated[

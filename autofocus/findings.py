@@ -52,7 +52,7 @@ def findings(
     Parameters
     ----------
     readings : sequence of Reading
-        Of the whole run, any order.
+        Of the whole run, in the order in which they were made.
     settings : SearchSettings
         Of the same run.
     outcome : SearchResult
@@ -62,6 +62,8 @@ def findings(
     notes : tuple of str
         What is known already.
     """
+    left_out = set(outcome.left_out)
+    readings = [reading for i, reading in enumerate(readings) if i not in left_out]
     opinion = referee_peak(readings, settings, outcome)
     objection = opinion.note(referee, settings)
     heard = outcome

@@ -25,7 +25,7 @@ from autofocus.search.protocol import (
     SearchSettings,
     Verdict,
 )
-from devices import Acquisition, AcquisitionSettings, Frame, Halted, Microscope
+from devices import Acquisition, AcquisitionSettings, Frame, Halted, Microscope, Sweep
 from models.scorer import Scorer
 
 
@@ -50,6 +50,8 @@ class Seconds:
         In moves, exposures, scoring, and all.
     saved : float
         Of the scoring, what went on while the stage moved and the camera exposed.
+    swept : float
+        In sweeps, where stage and camera went on together; neither of them counts it.
     """
 
     stage: float
@@ -57,6 +59,7 @@ class Seconds:
     scoring: float
     total: float
     saved: float = 0.0
+    swept: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -190,12 +193,13 @@ class _Driver:
         self._on_reading = on_reading
         self._on_frame = on_frame
         self._began_s = time.monotonic()
-        self._stage_s = self._camera_s = self._scoring_s = self._waited_s = 0.0
+        self._stage_s = self._camera_s = self._swept_s = self._scoring_s = self._waited_s = 0.0
         # One frame is scored while the stage goes on; a second thread would only share its cores.
         self._scoring = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self._spent = Spent()
         self._readings: list[Reading] = []
         self._curve: list[CurvePoint] = []
+        self._notes: list[str] = []
 
     def drive(self, search: Search, acquisition: Acquisition) -> SearchResult:
         """Run the search to its end, or to the verdict that ends it early."""
@@ -220,14 +224,39 @@ class _Driver:
         try:
             step = next(search)
             while True:
-                readings = self._read(step)
+                readings = self._sweep(step, acquisition) if step.swept else self._visit(step)
                 acquisition.verify_unchanged()
                 step = search.send(readings)
         except StopIteration as finished:
             result: SearchResult = finished.value
             return result
 
-    def _read(self, step: Pass) -> tuple[Reading, ...]:
+    def _sweep(self, step: Pass, acquisition: Acquisition) -> tuple[Reading, ...]:
+        """Take a pass as one burst; one by one where that cannot be done, or went wrong."""
+        self._check_abort()
+        obstacle = acquisition.why_no_sweep(step.z_um)
+        if obstacle is None:
+            self._check_budget(frames=len(step.z_um))
+            sweep = self._burst(step, acquisition)
+            self._check_abort()
+            obstacle = sweep.fault
+        if obstacle is not None:
+            self._notes.append(f"not swept but visited one by one: {obstacle}")
+            return self._visit(step)
+        scored = [(frame, self._scoring.submit(self._score, frame)) for frame in sweep.frames]
+        return tuple(self._keep(waiting, step) for waiting in scored)
+
+    def _burst(self, step: Pass, acquisition: Acquisition) -> Sweep:
+        began_s = time.monotonic()
+        try:
+            sweep = acquisition.sweep(step.z_um, interrupted=self._abort.is_set)
+        except Halted as halted:
+            raise _Stop(Verdict.ABORTED, f"stopped before a sweep: {halted}") from halted
+        self._swept_s += time.monotonic() - began_s
+        self._spent = self._spent.after(sweep.exposure_ms, exposures=sweep.exposed)
+        return sweep
+
+    def _visit(self, step: Pass) -> tuple[Reading, ...]:
         """Visit a pass; while a frame is scored the stage goes on to the next position."""
         readings: list[Reading] = []
         waiting: _Waiting | None = None
@@ -258,11 +287,16 @@ class _Driver:
         if self._abort.is_set() or self._microscope.halted:
             raise _Stop(Verdict.ABORTED, f"aborted after {self._spent.exposures} exposures")
 
-    def _check_budget(self) -> None:
+    @property
+    def _exposure_ms(self) -> float:
+        return self._request.exposure_ms or self._microscope.state.exposure_ms
+
+    def _check_budget(self, frames: int = 1) -> None:
         reason = refusal(
             self._request,
             self._spent,
-            next_ms=self._request.exposure_ms or self._microscope.state.exposure_ms,
+            next_ms=self._exposure_ms,
+            frames=frames,
             elapsed_s=time.monotonic() - self._began_s,
         )
         if reason is not None:
@@ -322,6 +356,7 @@ class _Driver:
         """Everything a caller wants to know, the referee's opinion included."""
         referee = self._scorer.watched_by
         total_s = time.monotonic() - self._began_s
+        notes = (*notes, *self._notes)
         found = findings(self._readings, settings, outcome, referee=referee, notes=notes)
         outcome = found.outcome
         return FocusResult(
@@ -333,7 +368,7 @@ class _Driver:
             z_uncertainty_um=outcome.z_uncertainty_um,
             score=outcome.score,
             confidence=outcome.confidence,
-            exposures=len(self._readings),
+            exposures=self._spent.exposures,
             dose_ms=self._spent.dose_ms,
             start_z_um=settings.start_z_um,
             final_z_um=final_z_um,
@@ -354,5 +389,6 @@ class _Driver:
                 self._scoring_s,
                 total_s,
                 saved=max(0.0, self._scoring_s - self._waited_s),
+                swept=self._swept_s,
             ),
         )

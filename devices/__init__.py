@@ -15,6 +15,7 @@ from devices.errors import (
 )
 from devices.hardware_thread import HardwareThread
 from devices.microscope import Acquisition, Microscope
+from devices.sweeping import Sweep
 from devices.values import (
     AcquisitionSettings,
     DeviceInfo,
@@ -45,4 +46,5 @@ __all__ = [
     "SettingRefused",
     "SnapFailed",
     "SpecimenMoved",
+    "Sweep",
 ]

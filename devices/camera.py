@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.errors import SettingRefused, SnapFailed
+from devices.errors import DeviceError, SettingRefused, SnapFailed
 from devices.micromanager import Core
 from devices.values import Roi
 
@@ -30,6 +32,7 @@ class Camera:
     def __init__(self, core: Core, label: str) -> None:
         self._core = core
         self._label = label
+        self._burst_fault: str | None = None
 
     def exposure_ms(self) -> float:
         """Read the exposure, ms."""
@@ -133,6 +136,50 @@ class Camera:
             self._core.snapImage()
         t_s = time.monotonic()
         return self._gray(np.asarray(self._core.getImage())), t_s
+
+    @contextmanager
+    def burst(self, frames: int) -> Iterator[None]:
+        """Take a number of frames as fast as the camera can, lit throughout; stopped at the end.
+
+        `next_frame` hands them out, also after the end.
+
+        Raises
+        ------
+        SnapFailed
+            If the camera is running live.
+        """
+        if self.live():
+            raise SnapFailed(f"camera {self._label!r} is running live; stop it before a burst")
+        self._burst_fault = None
+        with self._core.lit(self._label):
+            try:
+                self._core.startSequenceAcquisition(frames, 0.0, True)
+                yield
+            finally:
+                self._end_burst()
+
+    def _end_burst(self) -> None:
+        try:
+            self.stop_live()
+        except DeviceError as error:
+            # Adapters tell here what went wrong on the way. The burst is over, unless it runs on.
+            if self.live():
+                raise
+            self._burst_fault = str(error)
+
+    def waiting_frames(self) -> int:
+        """How many frames of a burst wait to be handed out."""
+        return int(self._core.getRemainingImageCount())
+
+    def burst_fault(self) -> str | None:
+        """What the camera says went wrong in the last burst; None when nothing did."""
+        if self._core.isBufferOverflowed():
+            return "the camera's buffer overflowed"
+        return self._burst_fault
+
+    def next_frame(self) -> NDArray[np.generic]:
+        """The oldest frame that waits, as `snap` gives it."""
+        return self._gray(np.asarray(self._core.popNextImage()))
 
     def _gray(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
         if image.size == 0 or image.ndim not in (2, 3):

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 
 from devices.brake import Brake
-from devices.errors import DeviceError, DeviceTimeout, Halted, LimitError, MoveFailed
+from devices.errors import (
+    DeviceError,
+    DeviceTimeout,
+    Halted,
+    LimitError,
+    MoveFailed,
+    MoveRefused,
+)
 from devices.micromanager import Core
 from devices.values import MicroscopeSettings
 
@@ -50,6 +59,7 @@ class FocusDrive:
         self._approach = -1 if settings.towards_specimen == "-" else 1
         self._seated_um = math.nan
         self._commands = 0
+        self._armed = False
 
     def z_um(self) -> float:
         """Read the position, um."""
@@ -115,6 +125,108 @@ class FocusDrive:
                 self.return_to(z_um)
 
         return go_back
+
+    def stop(self) -> None:
+        """Stop the stage where it is, and a sequence it is stepping through; from any thread."""
+        try:
+            if self._armed:
+                # First, or the camera's next trigger would send the stage on.
+                self._core.stopStageSequence(self._label)
+        finally:
+            self._core.stop(self._label)
+
+    def longest_sequence(self) -> int:
+        """How many positions the stage can be given to step through; 0 if it cannot do that."""
+        if not self._core.isStageSequenceable(self._label):
+            return 0
+        return int(self._core.getStageSequenceMaxLength(self._label))
+
+    def check_sequence(self, z_um: Sequence[float], permitted_um: tuple[float, float]) -> None:
+        """Refuse a sequence of which any position or step is not allowed; sends nothing.
+
+        Parameters
+        ----------
+        z_um : sequence of float
+            Positions, um.
+        permitted_um : tuple of (float, float)
+            Lowest and highest position that this run may visit, um.
+
+        Raises
+        ------
+        LimitError
+            A position outside the soft limits or outside ``permitted_um``.
+        MoveRefused
+            As `check_steps`.
+        """
+        low_um, high_um = permitted_um
+        for z in z_um:
+            self._check_limits(z)
+            if not low_um <= z <= high_um:
+                raise LimitError(
+                    f"z_um = {z:g} um is outside what this run may visit, "
+                    f"{low_um:g} to {high_um:g} um"
+                )
+        self.check_steps(z_um)
+
+    def check_steps(self, z_um: Sequence[float]) -> None:
+        """Refuse a sequence with a step that must not be made in one go; sends nothing.
+
+        Raises
+        ------
+        MoveRefused
+            A step longer than ``max_step_um``, or against the approach, where play would leave
+            the specimen at another z than the stage reads back.
+        """
+        longest_um = self._settings.max_step_um
+        for before, after in pairwise(z_um):
+            if longest_um is not None and abs(after - before) > longest_um:
+                raise MoveRefused(
+                    f"the step from {before:g} to {after:g} um is longer than "
+                    f"max_step_um = {longest_um:g}"
+                )
+            if (after - before) * self._approach <= 0:
+                raise MoveRefused(
+                    f"the step from {before:g} to {after:g} um is against the approach; "
+                    "a sequence runs towards the specimen"
+                )
+
+    @contextmanager
+    def sequence(self, z_um: Sequence[float]) -> Iterator[None]:
+        """Let the stage step through checked positions, one a trigger; afterwards it heeds none.
+
+        It must stand at the first one. The last one is loaded twice: a stage that begins at its
+        first position and one that goes there at the first trigger then end at the same place,
+        and none of them goes back to the first.
+        """
+        _refuse_if(lambda: self._brake.pressed, "stopped before the sequence was started")
+        self._seated_um = math.nan
+        self._commands += 1
+        self._core.loadStageSequence(self._label, [*z_um, z_um[-1]])
+        self._armed = True
+        try:
+            self._core.startStageSequence(self._label)
+            yield
+        except DeviceError as error:
+            raise self._stopped(error) from error.__cause__
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            self._core.stopStageSequence(self._label)
+            self._armed = False
+
+    def arrive(self, from_um: float, z_um: float) -> float:
+        """Wait until the stage is at ``z_um``, where a sequence that began at ``from_um`` ends.
+
+        Raises
+        ------
+        Halted, MoveFailed, DeviceTimeout
+            As `move_to`; the stage has been told to stop.
+        """
+        try:
+            return self._arrive(from_um, z_um, lambda: self._brake.pressed)
+        except DeviceError as error:
+            raise self._stopped(error) from error.__cause__
 
     def _check_limits(self, z_um: float) -> None:
         if not math.isfinite(z_um):
@@ -233,9 +345,9 @@ class FocusDrive:
             time.sleep(min(left_s, 0.01))
 
     def _stopped(self, error: DeviceError) -> DeviceError:
-        """Stop the stage after a failed hop; the failure gains what went wrong with that."""
+        """Stop the stage after a failure, which gains what went wrong with that."""
         try:
-            self._core.stop(self._label)
+            self.stop()
         except DeviceError as also:
             return type(error)(f"{error}; and stopping the stage failed: {also}")
         return error

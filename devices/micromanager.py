@@ -33,6 +33,8 @@ _KIND_OF_FAILURE: dict[str, type[DeviceError]] = {
     "setPosition": MoveFailed,
     "snapImage": SnapFailed,
     "getImage": SnapFailed,
+    "startSequenceAcquisition": SnapFailed,
+    "popNextImage": SnapFailed,
     "setExposure": SettingRefused,
     "setROI": SettingRefused,
     "clearROI": SettingRefused,

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -19,6 +19,7 @@ from devices.errors import DeviceConfigError, RestoreFailed
 from devices.micromanager import Core, load_core, release
 from devices.snapshot import prepare, restore, take_snapshot
 from devices.specimen import View, check_unchanged, look, objective_label, stage_xy_um
+from devices.sweeping import Sweep, Sweeper
 from devices.values import (
     AcquisitionSettings,
     Frame,
@@ -34,8 +35,15 @@ if TYPE_CHECKING:
 class Acquisition:
     """What a run may ask for while its settings are applied."""
 
-    def __init__(self, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        check: Callable[[], None],
+        why_no_sweep: Callable[[Sequence[float]], str | None],
+        sweep: Callable[[Sequence[float], Callable[[], bool]], Sweep],
+    ) -> None:
         self._check = check
+        self._why_no_sweep = why_no_sweep
+        self._sweep = sweep
         self._z_kept = False
 
     @property
@@ -53,6 +61,37 @@ class Acquisition:
         Devices that the channel group or a shutter switches may change.
         """
         self._check()
+
+    def why_no_sweep(self, z_um: Sequence[float]) -> str | None:
+        """Why stage and camera cannot `sweep` these positions by themselves; None when they can."""
+        return self._why_no_sweep(z_um)
+
+    def sweep(self, z_um: Sequence[float], *, interrupted: Callable[[], bool]) -> Sweep:
+        """Take one frame a position while the stage steps through them by itself.
+
+        Every position and step is checked before anything is sent. `Microscope.halt` stops stage
+        and camera at once, and so does ``interrupted``.
+
+        Parameters
+        ----------
+        z_um : sequence of float
+            Positions, um, in the direction of the approach.
+        interrupted : callable
+            Asked between frames.
+
+        Raises
+        ------
+        LimitError, MoveRefused
+            A position outside the limits of the rig or of this run, a step longer than
+            ``max_step_um`` or against the approach; nothing was sent.
+        Halted
+            Stopped before the first frame.
+        MoveFailed, DeviceTimeout
+            The stage went where it was not sent, or did not come to rest; it was told to stop.
+        SnapFailed
+            The camera did not start.
+        """
+        return self._sweep(z_um, interrupted)
 
 
 class Microscope:
@@ -83,9 +122,10 @@ class Microscope:
         self._role_before = self._core.getCameraDevice()
         if camera != self._role_before:
             self._core.setCameraDevice(camera)
-        self._brake = Brake(lambda: self._core.stop(focus))
+        self._brake = Brake(lambda: self._drive.stop())
         self._camera = Camera(self._core, camera)
         self._drive = FocusDrive(self._core, focus, settings, self._brake, self._saw_z)
+        self._sweeper = Sweeper(self._drive, self._camera, settings)
         self._one_at_a_time = threading.RLock()
         self._counting = threading.Lock()
         self._busy = 0
@@ -210,7 +250,12 @@ class Microscope:
             way_back = self._drive.way_back(z_um)
             before = take_snapshot(self._core, self._camera, z_um)
             view = look(self._core)
-        acquisition = Acquisition(lambda: self._verify(view))
+        permitted_um = self._settings.permitted_um(z_um)
+        acquisition = Acquisition(
+            lambda: self._verify(view),
+            self._why_no_sweep,
+            lambda positions, interrupted: self._sweep(positions, permitted_um, interrupted),
+        )
 
         def put_back(cause: BaseException | None) -> None:
             return_stage = _nothing if acquisition.z_kept else way_back
@@ -295,6 +340,22 @@ class Microscope:
         with self._operation():
             now = look(self._core)
         check_unchanged(before, now, xy_tolerance_um=self._settings.xy_tolerance_um)
+
+    def _why_no_sweep(self, z_um: Sequence[float]) -> str | None:
+        with self._operation():
+            return self._sweeper.refusal(z_um)
+
+    def _sweep(
+        self,
+        z_um: Sequence[float],
+        permitted_um: tuple[float, float],
+        interrupted: Callable[[], bool],
+    ) -> Sweep:
+        def stopped() -> bool:
+            return self._brake.pressed or interrupted()
+
+        with self._operation():
+            return self._sweeper.sweep(z_um, permitted_um=permitted_um, interrupted=stopped)
 
     def _saw_z(self, z_um: float) -> None:
         self._state = replace(self._state, z_um=z_um, updated_s=time.monotonic())

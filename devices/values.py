@@ -140,7 +140,8 @@ class Frame:
     image : ndarray of shape (height, width)
         Raw camera counts in the camera's own dtype; a colour frame becomes the mean of R, G, B.
     z_um : float
-        Stage position read back after the exposure.
+        Stage position read back after the exposure; of a swept frame, where its sequence put the
+        stage.
     exposure_ms : float
         As read back from the camera.
     binning, bit_depth : int

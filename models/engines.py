@@ -7,6 +7,7 @@ hundredth; halves on CUDA would need every head to be checked again.
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -111,6 +112,9 @@ class _Torch:
 class _OpenVINO:
     """Converted once, when first used; compiled for each shape it meets, which takes 0.3 s."""
 
+    # One for all encoders: torch.export promises nothing to two threads at once.
+    _converting = threading.Lock()
+
     def __init__(self, encoder: nn.Module) -> None:
         self._encoder = for_inference(encoder).to(memory_format=torch.contiguous_format)
         self._forget()
@@ -139,14 +143,17 @@ class _OpenVINO:
     def _compile(self, shape: tuple[int, ...]) -> Any:
         import openvino
 
-        if self._model is None:
-            self._model = openvino.convert_model(_exported(self._encoder, channels=shape[1]))
+        with self._converting:
+            if self._model is None:
+                self._model = openvino.convert_model(_exported(self._encoder, channels=shape[1]))
         model = self._model.clone()
         model.reshape(list(shape))
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            # Two networks that run at the same time could be pinned to the same cores.
+            "ENABLE_CPU_PINNING": False,
         }
         return openvino.compile_model(model, "CPU", settings)
 

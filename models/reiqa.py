@@ -9,7 +9,7 @@ inside the specimen, mean over the sharpest fifth) is this project's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.encoders import Layout, weights_sha256
-from models.engines import Engine, choose_engine
+from models.engines import Engine, Forward, choose_engine
 from models.patches import Anchor, anchored_patches, choose_anchor
+from models.side_by_side import HalfTheThreads
 
 Float32 = NDArray[np.float32]
 
@@ -146,6 +147,7 @@ class ReIQA:
         self.quality_sha256 = weights_sha256(quality)
         self._content = self.engine.compile(content)
         self._quality = self.engine.compile(quality)
+        self._both = HalfTheThreads()
 
     def features(self, image: NDArray[np.generic], anchor: Anchor | None = None) -> Float32:
         """Features of one frame.
@@ -203,15 +205,12 @@ class ReIQA:
             In the order of `features`.
         """
         halves = np.stack([_half(patch) for patch in patches])
-        with torch.inference_mode():
-            full, half = torch.from_numpy(patches)[:, None], torch.from_numpy(halves)[:, None]
-            blocks = [
-                self._content(self._content_input(full)),
-                self._content(self._content_input(half)),
-                self._quality(self._quality_input(full)),
-                self._quality(self._quality_input(half)),
-            ]
-            return torch.cat(blocks, dim=1).numpy()
+        scales = [torch.from_numpy(scale)[:, None] for scale in (patches, halves)]
+        content, quality = self._both(
+            lambda: _forward(self._content, self._content_input, scales),
+            lambda: _forward(self._quality, self._quality_input, scales),
+        )
+        return np.concatenate([*content, *quality], axis=1)
 
     def _pooled(self, features: Float32) -> Float32:
         if self.settings.pooling == "mean":
@@ -229,6 +228,13 @@ class ReIQA:
     def _quality_input(self, x: Tensor) -> Tensor:
         channels = len(_CONTENT_MEAN[self.settings.layout])
         return x.expand(-1, channels, -1, -1)
+
+
+@torch.inference_mode()
+def _forward(
+    encoder: Forward, prepared: Callable[[Tensor], Tensor], scales: Sequence[Tensor]
+) -> list[Float32]:
+    return [encoder(prepared(scale)).numpy() for scale in scales]
 
 
 def _half(patch: Float32) -> Float32:

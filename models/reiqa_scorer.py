@@ -11,6 +11,7 @@ from models.head import Head
 from models.patches import Anchor
 from models.reiqa import ReIQA
 from models.scorer import FrameScore, Scorer
+from models.side_by_side import side_by_side
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,11 @@ class ReIQAScorer:
         anchor : Anchor, optional
             From a frame of the same run and size; by default the frame is anchored to itself.
         """
-        watched = self.referee.score(image, bit_depth=bit_depth)
-        predicted = self.fitted.predict(self.extractor.features(image, anchor), sampling)
+        features, watched = side_by_side(
+            lambda: self.extractor.features(image, anchor),
+            lambda: self.referee.score(image, bit_depth=bit_depth),
+        )
+        predicted = self.fitted.predict(features, sampling)
         return FrameScore(
             score=predicted.score,
             referee=watched.score,

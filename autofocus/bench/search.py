@@ -1,25 +1,25 @@
 """How strategies search: seeded simulated microscopes, the same cases for every entrant.
 
-The judge is the simulated microscope: its true best plane (noise-free, over the frame) places the
-start and judges the end; no run ever sees it. A false lock and a success are as `docs/glossary.md`
-defines them.
+The judge is the simulated microscope: its true best plane (noise-free, over the frame; of a tilted
+specimen the one in the middle, which is the median) places the start and judges the end, where it
+is then. No run ever sees it. A false lock and a success are as `docs/glossary.md` defines them.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from types import MappingProxyType
 
 import joblib
 import numpy as np
 import torch
 from rich.progress import track
 
-from autofocus.bench.search_cases import FAULTS, IN_DOF, WARM_START_DOF, Case
+from autofocus.bench.search_cases import WARM_START_DOF, Case, some_of
+from autofocus.bench.search_entrants import Entrant
+from autofocus.bench.search_outcome import Outcome, Point, mend_log, read_log, write_line
 from autofocus.calibrating import CalibrationRequest, calibrate
 from autofocus.calibration import focus_curve
 from autofocus.config import Objective, Rig, builtin_configs, load_rig
@@ -36,138 +36,18 @@ from models.scorer import Scorer
 RIG = "simulated.toml"
 LoadScorer = Callable[[str], Scorer]
 # Far enough for a start 40 depths of field away, and everything a run may add to it.
-LIMITS_DOF = 80.0
+LIMITS_DOF = 100.0
 # Of the frame and the specimen: as small as a region of interest that an operator would draw.
 SIDE_PX = 384
 # Of the specimens that rigs are calibrated with; no case has it.
 CALIBRATION_SEED = 4_999_999
+# Cases that one process is given at a time: it loads the scorers once for all of them.
+BATCH = 4
 
-
-@dataclass(frozen=True)
-class Entrant:
-    """A strategy with a scorer, and what it may know beforehand.
-
-    Attributes
-    ----------
-    name : str
-        Of its row in the tables.
-    strategy, scorer : str
-        By name.
-    groups : tuple of str
-        Which cases it runs.
-    expects : bool
-        Told where focus is expected: the start, give or take half the range of starts.
-    calibrated : bool
-        Knows the focus curve of another specimen of the same kind under the same microscope.
-    range_um, tolerance_um : float or None
-        Of its request.
-    """
-
-    name: str
-    strategy: str
-    scorer: str
-    groups: tuple[str, ...]
-    expects: bool = False
-    calibrated: bool = False
-    range_um: float | None = None
-    tolerance_um: float | None = None
-
-
-_EVERYWHERE = ("cold", "hardship", "must refuse")
-ENTRANTS: Mapping[str, Entrant] = MappingProxyType(
-    {
-        entrant.name: entrant
-        for entrant in (
-            Entrant("coarse_to_fine", "coarse_to_fine", "reiqa-compact", _EVERYWHERE),
-            Entrant("predictive", "predictive", "reiqa-compact", _EVERYWHERE),
-            Entrant(
-                "brent, OughtaFocus settings",
-                "brent",
-                "reiqa-compact",
-                ("cold",),
-                range_um=10.0,
-                tolerance_um=1.0,
-            ),
-            Entrant("coarse_to_fine, vollath_f4", "coarse_to_fine", "vollath_f4", _EVERYWHERE),
-            Entrant("brent, vollath_f4", "brent", "vollath_f4", ("cold",)),
-            Entrant("warm", "predictive", "reiqa-compact", ("warm",), expects=True),
-            Entrant(
-                "warm, calibrated",
-                "predictive",
-                "reiqa-compact",
-                ("warm",),
-                expects=True,
-                calibrated=True,
-            ),
-            Entrant(
-                "calibrated",
-                "predictive",
-                "reiqa-compact",
-                ("deepfocus",),
-                expects=True,
-                calibrated=True,
-            ),
-        )
-    }
-)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One run, judged.
-
-    Attributes
-    ----------
-    error_dof, start_error_dof : float
-        True distance of the stage from the nearest accepted plane when the run ended and when it
-        began, depths of field; NaN where there is nothing to focus on.
-    z_error_dof : float
-        The same of the position that the run answers, locked or not; NaN without one.
-    kept_error_dof : float
-        The same of the reading with the highest score, where a search that never refuses stays.
-    exposures, moves : int
-    travel_dof : float
-        Way of the stage.
-    """
-
-    entrant: str
-    case: Case
-    verdict: str
-    locked: bool
-    reason: str
-    start_error_dof: float
-    error_dof: float
-    z_error_dof: float
-    kept_error_dof: float
-    sigma_dof: float
-    confidence: float
-    exposures: int
-    dose_ms: float
-    moves: int
-    travel_dof: float
-    seconds: float
-    scoring_s: float
-    referee_agrees: bool | None
-
-    @property
-    def answer_error_dof(self) -> float:
-        """How far off the answer is; of a lock where the carriage is, play and all."""
-        return self.error_dof if self.locked else self.z_error_dof
-
-    @property
-    def success(self) -> bool:
-        """Locked within half a depth of field."""
-        return self.locked and self.error_dof <= 0.5
-
-    @property
-    def false_lock(self) -> bool:
-        """Locked more than one depth of field away, or on nothing."""
-        return self.locked and not self.error_dof <= 1.0
-
-    @property
-    def blurrier(self) -> bool:
-        """Ended more than a quarter of a depth of field farther away than it began."""
-        return self.error_dof > self.start_error_dof + 0.25
+Job = tuple[Case, tuple[Entrant, ...]]
+# A case that stands for all with its microscope, specimen and stage; and the scorer.
+Kind = tuple[Case, str]
+Curves = Mapping[Kind, FocusCurve | None]
 
 
 def run_search(
@@ -183,77 +63,82 @@ def run_search(
     Parameters
     ----------
     load_scorer : callable
-        Called in the worker, once a case.
+        Called in the worker, once a batch.
     log : Path
         JSON lines, one a run, written as the runs end.
     jobs : int
         Processes.
+
+    Returns
+    -------
+    list of Outcome
+        In the order of cases and entrants, however they were run.
     """
-    done = _resume(log) if log.is_file() else []
-    had = {(outcome.entrant, outcome.case) for outcome in done}
-    left = []
-    for case in todo:
-        wanted = tuple(e for e in entrants if case.group in e.groups and (e.name, case) not in had)
-        if wanted:
-            left.append((case, wanted))
-    with joblib.Parallel(n_jobs=jobs, return_as="generator") as parallel, log.open("a") as lines:
-        kinds = {_kind(case, e) for case, wanted in left for e in wanted if e.calibrated}
-        measured = parallel(joblib.delayed(_calibrate)(kind, load_scorer) for kind in sorted(kinds))
-        curves = dict(track(measured, "calibrations", total=len(kinds)))
-        running = parallel(
-            joblib.delayed(_judge)(case, wanted, load_scorer, curves) for case, wanted in left
-        )
-        for found in track(running, "cases", total=len(left)):
-            lines.writelines(json.dumps(asdict(outcome)) + "\n" for outcome in found)
+    mend_log(log)
+    wanted = _jobs(todo, entrants)
+    asked = {(case, entrant.name) for case, those in wanted for entrant in those}
+    done = {(o.case, o.entrant): o for o in (read_log(log) if log.is_file() else ())}
+    done = {key: outcome for key, outcome in done.items() if key in asked}
+    left = [
+        (case, missing)
+        for case, those in wanted
+        if (missing := tuple(e for e in those if (case, e.name) not in done))
+    ]
+    with (
+        joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator") as parallel,
+        log.open("a", encoding="utf-8") as lines,
+    ):
+        kinds = list(dict.fromkeys(_kind(c, e) for c, those in left for e in those if e.calibrated))
+        measured = parallel(joblib.delayed(_calibrate)(kind, load_scorer) for kind in kinds)
+        curves = dict(zip(kinds, track(measured, "calibrations", total=len(kinds)), strict=True))
+        batches = [left[i : i + BATCH] for i in range(0, len(left), BATCH)]
+        running = parallel(joblib.delayed(_judge)(batch, load_scorer, curves) for batch in batches)
+        for found in track(running, "batches of cases", total=len(batches)):
+            lines.writelines(map(write_line, found))
             lines.flush()
-            done += found
-    return done
+            done |= {(outcome.case, outcome.entrant): outcome for outcome in found}
+    return [done[case, entrant.name] for case, those in wanted for entrant in those]
 
 
-def read_log(log: Path) -> Iterator[Outcome]:
-    """Outcomes of an earlier run."""
-    for line in log.read_text(encoding="utf-8").splitlines():
-        values = json.loads(line)
-        yield Outcome(**{**values, "case": Case(**values["case"])})
-
-
-def _resume(log: Path) -> list[Outcome]:
-    """Outcomes so far; a last line that a kill has cut short is taken off the file."""
-    whole = log.read_bytes()
-    log.write_bytes(whole[: whole.rfind(b"\n") + 1])
-    return list(read_log(log))
-
-
-Kind = tuple[str, str, str]  # microscope, specimen, scorer
-Curves = Mapping[Kind, FocusCurve | None]
+def _jobs(todo: Sequence[Case], entrants: Sequence[Entrant]) -> list[Job]:
+    """Who runs which case."""
+    groups = {case.group: [c for c in todo if c.group == case.group] for case in todo}
+    runs = {
+        entrant: {
+            case
+            for name in groups.keys() & set(entrant.groups)
+            for case in some_of(groups[name], entrant.share)
+        }
+        for entrant in entrants
+    }
+    found = ((case, tuple(e for e in entrants if case in runs[e])) for case in todo)
+    return [(case, those) for case, those in found if those]
 
 
 def _kind(case: Case, entrant: Entrant) -> Kind:
-    return case.scope, case.kind, entrant.scorer
+    """What a calibration for this case is made with: another specimen, good light, no fault."""
+    alike = replace(case, photons=300.0, fault="none", seed=CALIBRATION_SEED, start_dof=0.0)
+    return alike, entrant.scorer
 
 
-def _calibrate(kind: Kind, load_scorer: LoadScorer) -> tuple[Kind, FocusCurve | None]:
+def _calibrate(kind: Kind, load_scorer: LoadScorer) -> FocusCurve | None:
     """Measure the curve of a specimen of this kind; None where it is refused."""
     torch.set_num_threads(1)
-    scope, specimen, scorer = kind
-    case = Case("calibration", scope, specimen, 300.0, "none", CALIBRATION_SEED, 0.0)
+    case, scorer = kind
     with _Scene(case) as scene:
-        return kind, scene.calibrate(load_scorer(scorer))
+        return scene.calibrate(load_scorer(scorer))
 
 
-def _judge(
-    case: Case, entrants: Sequence[Entrant], load_scorer: LoadScorer, curves: Curves
-) -> list[Outcome]:
+def _judge(batch: Sequence[Job], load_scorer: LoadScorer, curves: Curves) -> list[Outcome]:
     torch.set_num_threads(1)
-    with _Scene(case) as scene:
-        return [
-            scene.run(
-                entrant,
-                load_scorer(entrant.scorer),
-                curves[_kind(case, entrant)] if entrant.calibrated else None,
-            )
-            for entrant in entrants
-        ]
+    scorers = {name: load_scorer(name) for name in {e.scorer for _, those in batch for e in those}}
+    found = []
+    for case, entrants in batch:
+        with _Scene(case) as scene:
+            for entrant in entrants:
+                curve = curves[_kind(case, entrant)] if entrant.calibrated else None
+                found.append(scene.run(entrant, scorers[entrant.scorer], curve))
+    return found
 
 
 class _Scene:
@@ -277,7 +162,6 @@ class _Scene:
     def run(self, entrant: Entrant, scorer: Scorer, calibrated: FocusCurve | None) -> Outcome:
         """Put everything back to the beginning of the case and focus."""
         case, dof_um = self._case, self._case.dof_um
-        self._set_up()
         self._world.begin_anew()
         best_um = self._best_um()
         request = _request(entrant, case, start_um=best_um + case.start_dof * dof_um)
@@ -324,39 +208,41 @@ class _Scene:
             ("Camera", "Photons", case.photons),
             ("Z", "FocusSeed", case.seed),
         ]
-        for (device, name), value in FAULTS[case.fault].items():
-            scene.append((device, name, value * case.dof_um if name in IN_DOF else value))
+        scene += [(*setting, value) for setting, value in case.stage_and_light.items()]
         for device, name, to in scene:
             self._core.setProperty(device, name, to)
 
     def _best_um(self) -> float:
         world = self._world
-        nothing = self._case.fault in ("empty", "dark")
-        return world.true_focus_um if nothing else world.true_sharpest_um
+        return world.true_focus_um if self._case.nothing_to_see else world.true_sharpest_um
+
+    def _carriage_um(self) -> float:
+        """Where the stage is, play and all."""
+        return self._world.true_focus_um + self._world.true_defocus_um
 
     def _error_dof(self) -> float:
-        """Distance of the carriage, play and all, from the nearest accepted plane."""
-        if self._case.fault in ("empty", "dark"):
+        """Distance of the carriage from the nearest accepted plane; NaN where there is none."""
+        if self._case.nothing_to_see:
             return float("nan")
-        world = self._world
-        carriage_um = world.true_focus_um + world.true_defocus_um
-        return self._distance_dof(carriage_um)
+        return self._distance_dof(self._carriage_um())
 
     def _distance_dof(self, z_um: float) -> float:
+        return min(abs(z_um - plane) for plane in self._accepted_um()) / self._case.dof_um
+
+    def _accepted_um(self) -> list[float]:
         accepted = [self._world.true_sharpest_um]
         # Dust is as good an answer as the specimen, and every layer of a thick section as the
         # brightest: all are there, and all are sharp.
         if self._case.kind in ("debris", "tissue"):
             accepted += self._world.layers_um
-        return min(abs(z_um - plane) for plane in accepted) / self._case.dof_um
+        return accepted
 
     def _outcome(self, entrant: Entrant, result: FocusResult, began_dof: float) -> Outcome:
-        z_um = [point.z_um for point in result.curve]
-        way_um = np.abs(np.diff([*z_um, result.final_z_um]))
-        dof_um, nothing = self._case.dof_um, np.isnan(began_dof)
+        way_um = np.abs(np.diff([*(point.z_um for point in result.curve), result.final_z_um]))
+        dof_um, nothing = self._case.dof_um, self._case.nothing_to_see
         best = max(result.curve, key=lambda point: point.score)
-        answered = result.z_um is not None and not nothing
-        sigma_um = result.z_uncertainty_um
+        best_um, accepted_um = self._best_um(), [] if nothing else self._accepted_um()
+        nan, z_um, sigma_um = float("nan"), result.z_um, result.z_uncertainty_um
         return Outcome(
             entrant=entrant.name,
             case=self._case,
@@ -365,23 +251,41 @@ class _Scene:
             reason=result.reason,
             start_error_dof=began_dof,
             error_dof=self._error_dof(),
-            z_error_dof=self._distance_dof(result.z_um) if answered else float("nan"),  # type: ignore[arg-type]
-            kept_error_dof=float("nan") if nothing else self._distance_dof(best.z_um),
-            sigma_dof=float("nan") if sigma_um is None else sigma_um / dof_um,
+            z_error_dof=nan if nothing or z_um is None else self._distance_dof(z_um),
+            kept_error_dof=nan if nothing else self._distance_dof(best.z_um),
+            end_dof=(self._carriage_um() - best_um) / dof_um,
+            accepted_dof=tuple((plane - best_um) / dof_um for plane in accepted_um),
+            sigma_dof=nan if sigma_um is None else sigma_um / dof_um,
             confidence=result.confidence,
             exposures=result.exposures,
             dose_ms=result.dose_ms,
             moves=int((way_um > 0).sum()),
             travel_dof=float(way_um.sum()) / dof_um,
-            seconds=result.seconds.total,
+            stage_s=result.seconds.stage,
+            camera_s=result.seconds.camera,
             scoring_s=result.seconds.scoring,
+            seconds=result.seconds.total,
             referee_agrees=result.referee_agrees,
+            head=result.head,
+            curve=self._curve(result),
+        )
+
+    def _curve(self, result: FocusResult) -> tuple[Point, ...]:
+        """Of no more digits than a picture shows."""
+        best_um, dof_um = self._best_um(), self._case.dof_um
+        return tuple(
+            (
+                round((point.z_um - best_um) / dof_um, 3),
+                float(f"{point.score:.5g}"),
+                None if point.referee is None else float(f"{point.referee:.5g}"),
+            )
+            for point in result.curve
         )
 
 
 def _rig(rig: Rig, case: Case, focus_um: float) -> Rig:
     reach_um = LIMITS_DOF * case.dof_um
-    backlash = FAULTS[case.fault].get(("Z", "Backlash_um"), 0.0)
+    backlash_um = case.stage_and_light.get(("Z", "Backlash_um"), 0.0)
     return replace(
         rig,
         microscope=replace(
@@ -391,7 +295,7 @@ def _rig(rig: Rig, case: Case, focus_um: float) -> Rig:
             max_step_um=2 * reach_um,
             max_towards_um=2 * reach_um,
             # As a lab would have measured it: `autofocus calibrate` does.
-            backlash_um=2 * backlash * case.dof_um,
+            backlash_um=2 * backlash_um,
         ),
         objectives=(Objective(None, case.optics, None),),
     )
@@ -399,12 +303,15 @@ def _rig(rig: Rig, case: Case, focus_um: float) -> Rig:
 
 def _request(entrant: Entrant, case: Case, *, start_um: float) -> FocusRequest:
     request = FocusRequest(
-        strategy=entrant.strategy, range_um=entrant.range_um, tolerance_um=entrant.tolerance_um
+        strategy=entrant.strategy,
+        range_um=entrant.range_um,
+        range_dof=case.range_dof,
+        tolerance_um=entrant.tolerance_um,
     )
     if entrant.expects:
-        within_um = abs(case.dof_um) * WARM_START_DOF
-        request = replace(request, expected_z_um=start_um, expected_sigma_um=within_um / 2)
-    if case.fault == "out of range":
-        half_um = 25 * case.dof_um
+        sigma_um = WARM_START_DOF * case.dof_um / 2
+        request = replace(request, expected_z_um=start_um, expected_sigma_um=sigma_um)
+    if case.within_dof is not None:
+        half_um = case.within_dof * case.dof_um
         request = replace(request, z_min_um=start_um - half_um, z_max_um=start_um + half_um)
     return request

@@ -6,21 +6,28 @@ tuned on others (3 000 000 to 3 999 999), and nothing was trained on either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 
 from autofocus.optics import Optics
 
 FIRST_SEED = 5_000_000
+QUICK_ONE_IN = 40
 WAVELENGTH_UM = 0.53
 FLUORESCENT = ("nuclei", "filaments", "puncta", "cells", "tissue", "beads")
 COLD_START_DOF = 25.0
 WARM_START_DOF = 5.0
-# A start beyond which focus is out of reach of a run whose limits are its range.
+FAR_START_DOF = (25.0, 40.0)
+FAR_RANGE_DOF = 90.0
+# Half of what a run may visit where its limits are its range, and where the start then lies: out
+# of reach of focus, or with focus within one depth of field of the end, inside or outside.
+NARROW_DOF = 25.0
 OUT_OF_RANGE_DOF = (28.0, 40.0)
+AT_THE_EDGE_DOF = (24.0, 26.0)
 DEEPFOCUS_START_UM = 20.0
 
 
@@ -49,13 +56,16 @@ SCOPES: Mapping[str, Scope] = MappingProxyType(
     }
 )
 
-# What a fault sets on the simulated microscope: device, property, value in units of DOF or plain.
-IN_DOF = frozenset({"Backlash_um", "Repeatability_um", "TiltX_um", "TiltY_um"})
-FAULTS: Mapping[str, Mapping[tuple[str, str], float]] = MappingProxyType(
+Setting = tuple[str, str]  # device, property
+# What a fault sets on the simulated microscope, in units of DOF or plain. Its clock counts
+# exposures of 10 ms only, so the drift is 0.02 DOF from one to the next.
+IN_DOF = frozenset({"Backlash_um", "Repeatability_um", "Drift_um_s", "TiltX_um", "TiltY_um"})
+FAULTS: Mapping[str, Mapping[Setting, float]] = MappingProxyType(
     {
         "none": {},
         "backlash": {("Z", "Backlash_um"): 1.5},
         "poor stage": {("Z", "Repeatability_um"): 0.1},
+        "drift": {("Z", "Drift_um_s"): 2.0},
         "bleaching": {("Camera", "Bleaching"): 0.03},
         "flicker": {("Camera", "LampFlicker"): 0.15},
         "uneven light": {("Camera", "UnevenIllumination"): 0.6},
@@ -68,11 +78,15 @@ FAULTS: Mapping[str, Mapping[tuple[str, str], float]] = MappingProxyType(
         "saturated": {("Camera", "Gain"): 1000.0, ("Camera", "BitDepth"): 12},
         "stale frames": {("Camera", "StaleFrames"): 1.0},
         "out of range": {},
+        "at the edge": {},
     }
 )
+# A stage without play, as precise as piezo drives are.
+DEEPFOCUS_STAGE: Mapping[Setting, float] = MappingProxyType({("Z", "Repeatability_um"): 0.05})
 # Nothing of these may ever be locked on.
 MUST_REFUSE = ("empty", "dark", "saturated", "stale frames", "out of range")
-HARDSHIPS = tuple(name for name in FAULTS if name not in (*MUST_REFUSE, "none"))
+HARDSHIPS = tuple(name for name in FAULTS if name not in (*MUST_REFUSE, "none", "at the edge"))
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ class Case:
 
     Attributes
     ----------
-    group : {"cold", "hardship", "must refuse", "warm", "deepfocus"}
+    group : {"cold", "far", "hardship", "edge", "must refuse", "warm", "deepfocus"}
         Which table it belongs to.
     start_dof : float
         Start minus in-focus plane.
@@ -105,17 +119,51 @@ class Case:
         """Depth of field, um."""
         return self.optics.depth_of_field_um()
 
+    @property
+    def stage_and_light(self) -> Mapping[Setting, float]:
+        """What its fault and its group set on the simulated microscope."""
+        group = DEEPFOCUS_STAGE if self.group == "deepfocus" else {}
+        fault = {
+            (device, name): value * self.dof_um if name in IN_DOF else value
+            for (device, name), value in FAULTS[self.fault].items()
+        }
+        return {**group, **fault}
+
+    @property
+    def range_dof(self) -> float | None:
+        """What its runs ask for; None leaves it to the rig."""
+        return FAR_RANGE_DOF if self.group == "far" else None
+
+    @property
+    def within_dof(self) -> float | None:
+        """How far from the start its runs may go; None leaves it to the rig."""
+        return NARROW_DOF if self.fault in ("out of range", "at the edge") else None
+
+    @property
+    def nothing_to_see(self) -> bool:
+        """No plane is in focus."""
+        return self.fault in ("empty", "dark")
+
 
 def cases(share: float = 1.0, *, first_seed: int = FIRST_SEED) -> list[Case]:
-    """All cases of the published table, or the first ``share`` of each group."""
+    """All cases of the published table, or a ``share`` of each group."""
     groups = (
         _deepfocus(first_seed + 50_000, 40),
         _warm(first_seed + 40_000, 4),
         _must_refuse(first_seed + 30_000, 6),
+        _edge(first_seed + 60_000, 8),
         _hardship(first_seed + 20_000, 3),
+        _far(first_seed + 70_000, 10),
         _cold(first_seed, 12),
     )
-    return [case for group in groups for case in group[: max(1, round(share * len(group)))]]
+    return [case for group in groups for case in some_of(group, share)]
+
+
+def some_of(items: Sequence[Item], share: float) -> list[Item]:
+    """The same random share every time, at least one, in order; smaller shares lie in larger."""
+    count = max(1, round(share * len(items)))
+    chosen = np.random.default_rng(0).permutation(len(items))[:count]
+    return [items[i] for i in sorted(chosen)]
 
 
 def _cold(first: int, seeds: int) -> list[Case]:
@@ -137,9 +185,33 @@ def _hardship(first: int, seeds: int) -> list[Case]:
     ]
 
 
+def _far(first: int, seeds: int) -> list[Case]:
+    return [
+        _draw("far", scope, _kind(i), "none", first + i, away_dof=FAR_START_DOF)
+        for i in range(seeds)
+        for scope in SCOPES
+    ]
+
+
+def _edge(first: int, seeds: int) -> list[Case]:
+    return [
+        _draw("edge", scope, _kind(i), "at the edge", first + i, away_dof=AT_THE_EDGE_DOF)
+        for i in range(seeds)
+        for scope in SCOPES
+    ]
+
+
 def _must_refuse(first: int, seeds: int) -> list[Case]:
     return [
-        _draw("must refuse", scope, _kind(i), fault, first + i, within_dof=15.0)
+        _draw(
+            "must refuse",
+            scope,
+            _kind(i),
+            fault,
+            first + i,
+            within_dof=15.0,
+            away_dof=OUT_OF_RANGE_DOF if fault == "out of range" else None,
+        )
         for i in range(seeds)
         for fault in MUST_REFUSE
         for scope in SCOPES
@@ -169,14 +241,23 @@ def _kind(i: int) -> str:
     return FLUORESCENT[i % len(FLUORESCENT)]
 
 
-def _draw(group: str, scope: str, kind: str, fault: str, seed: int, *, within_dof: float) -> Case:
+def _draw(
+    group: str,
+    scope: str,
+    kind: str,
+    fault: str,
+    seed: int,
+    *,
+    within_dof: float = 0.0,
+    away_dof: tuple[float, float] | None = None,
+) -> Case:
     """Photons (log-uniform, 30 to 1000) and start from the seed and what else the case is."""
     key = [ord(letter) for letter in f"{group}{scope}{kind}{fault}"]
     rng = np.random.default_rng([seed, *key])
     photons = float(np.exp(rng.uniform(np.log(30), np.log(1000))))
     start_dof = float(rng.uniform(-within_dof, within_dof))
-    if fault == "out of range":
-        start_dof = float(rng.choice([-1, 1]) * rng.uniform(*OUT_OF_RANGE_DOF))
+    if away_dof is not None:
+        start_dof = float(rng.choice([-1, 1]) * rng.uniform(*away_dof))
     if fault == "dim":
         photons = float(rng.uniform(8, 20))
     if fault == "dark":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from autofocus.config import load_rig
+from autofocus.bench.search_cases import some_of
+from autofocus.bench.search_outcome import mend_log
+from autofocus.config import Rig, load_rig
 from autofocus.focus import run_focus
 from autofocus.planning import FocusRequest
 from autofocus.replay import replay_rig
@@ -76,63 +78,103 @@ class Replayed:
         return self.accepted is not None and self.accepted[0] <= self.plane <= self.accepted[1]
 
 
-def run_real(data: Path, load_scorer: LoadScorer, *, jobs: int = 1) -> list[Replayed]:
-    """Run every stack of a data folder that is not for training from five starts.
+def run_real(
+    data: Path, load_scorer: LoadScorer, *, log: Path, share: float = 1.0, jobs: int = 1
+) -> list[Replayed]:
+    """Run every stack of a data folder from five starts; what ``log`` holds is not run again.
 
     Parameters
     ----------
     data : Path
         Folder with ``manifest.json``.
+    log : Path
+        JSON lines, one a run, written as the stacks end.
+    share : float
+        Of the stacks.
     """
     manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
-    entries: list[dict[str, Any]] = manifest["stacks"]
-    with joblib.Parallel(n_jobs=jobs, return_as="generator") as parallel:
-        running = parallel(joblib.delayed(_replay)(data, entry, load_scorer) for entry in entries)
-        return [run for found in track(running, "stacks", total=len(entries)) for run in found]
+    entries: list[dict[str, Any]] = some_of(manifest["stacks"], share)
+    mend_log(log)
+    done = list(_read(log)) if log.is_file() else []
+    left = [entry for entry in entries if not _complete(entry, done)]
+    names = {str(entry["name"]) for entry in left}
+    done = [run for run in done if run.stack not in names]
+    with (
+        joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator") as parallel,
+        log.open("a", encoding="utf-8") as lines,
+    ):
+        running = parallel(joblib.delayed(_replay)(data, entry, load_scorer) for entry in left)
+        for found in track(running, "recorded stacks", total=len(left)):
+            lines.writelines(json.dumps(asdict(run)) + "\n" for run in found)
+            lines.flush()
+            done += found
+    order = [str(entry["name"]) for entry in entries]
+    asked = [run for run in done if run.stack in order]
+    return sorted(asked, key=lambda run: order.index(run.stack))
+
+
+def _read(log: Path) -> Iterator[Replayed]:
+    for line in log.read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        first_last = values["accepted"] and (values["accepted"][0], values["accepted"][1])
+        yield Replayed(**{**values, "accepted": first_last})
+
+
+def _complete(entry: Mapping[str, Any], done: Sequence[Replayed]) -> bool:
+    runs = [run for run in done if run.stack == entry["name"]]
+    return len(runs) == len(STARTS) * len(ENTRANTS)
 
 
 def _replay(data: Path, entry: Mapping[str, Any], load_scorer: LoadScorer) -> list[Replayed]:
     torch.set_num_threads(1)
     stack = data / str(entry["file"])
-    planes = len(load_stack(stack).planes)
-    found = []
+    scorers = {name: load_scorer(name) for name in {scorer for _, scorer in ENTRANTS}}
+    z_um = _positions_um(entry, len(load_stack(stack).planes))
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        z_um = _positions_um(entry, planes)
         # The depth of field is guessed from the distance between the planes.
         rig = replay_rig(load_rig(None), stack, Path(folder), z_positions_um=z_um)
         assert rig.microscope.config is not None
         core = load_core(rig.microscope.config)
         try:
-            for strategy, name in ENTRANTS:
-                scorer = load_scorer(name)
-                for share in STARTS:
-                    with Microscope(core, rig.microscope) as microscope:
-                        start = round(share * (planes - 1))
-                        microscope.move_to(z_um[start])
-                        request = FocusRequest(strategy=strategy)
-                        result = run_focus(rig, microscope, scorer, request, run_id="bench")
-                    found.append(
-                        Replayed(
-                            stack=str(entry["name"]),
-                            use=str(entry["use"]),
-                            trust=str(entry["trust"]),
-                            strategy=strategy,
-                            scorer=name,
-                            start_plane=start,
-                            plane=int(np.abs(np.array(z_um) - result.final_z_um).argmin()),
-                            accepted=(entry["in_focus_accepted"][0], entry["in_focus_accepted"][1])
-                            if "in_focus_accepted" in entry
-                            else None,
-                            verdict=result.verdict.value,
-                            locked=result.locked,
-                            reason=result.reason,
-                            exposures=result.exposures,
-                            referee_agrees=result.referee_agrees,
-                        )
-                    )
+            return [
+                _run(
+                    core, rig, entry, z_um, strategy, scorers[name], round(share * (len(z_um) - 1))
+                )
+                for strategy, name in ENTRANTS
+                for share in STARTS
+            ]
         finally:
             release(core)
-    return found
+
+
+def _run(
+    core: Any,
+    rig: Rig,
+    entry: Mapping[str, Any],
+    z_um: Sequence[float],
+    strategy: str,
+    scorer: Scorer,
+    start: int,
+) -> Replayed:
+    with Microscope(core, rig.microscope) as microscope:
+        microscope.move_to(z_um[start])
+        result = run_focus(rig, microscope, scorer, FocusRequest(strategy=strategy), run_id="bench")
+    accepted = entry.get("in_focus_accepted")
+    return Replayed(
+        stack=str(entry["name"]),
+        use=str(entry["use"]),
+        trust=str(entry["trust"]),
+        strategy=strategy,
+        scorer=scorer.name,
+        start_plane=start,
+        plane=int(np.abs(np.array(z_um) - result.final_z_um).argmin()),
+        accepted=accepted and (accepted[0], accepted[1]),
+        verdict=result.verdict.value,
+        locked=result.locked,
+        reason=result.reason,
+        exposures=result.exposures,
+        referee_agrees=result.referee_agrees,
+    )
 
 
 def _positions_um(entry: Mapping[str, Any], planes: int) -> list[float]:
@@ -161,7 +203,9 @@ def report(runs: Sequence[Replayed]) -> str:
                 ]
                 if chosen:
                     lines.append(_row(strategy, scorer, use, title, chosen))
-    return "\n".join([*lines, "", *_misses(runs)])
+    return "\n".join(
+        [*lines, "", "Every run that did not lock on an accepted plane:", "", *_misses(runs)]
+    )
 
 
 def _row(strategy: str, scorer: str, use: str, title: str, runs: Sequence[Replayed]) -> str:
@@ -175,8 +219,9 @@ def _row(strategy: str, scorer: str, use: str, title: str, runs: Sequence[Replay
 
 def _misses(runs: Sequence[Replayed]) -> list[str]:
     lines = [
-        "| stack | trust | strategy | scorer | start | left at | accepted | verdict | referee |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| stack | trust | strategy | scorer | start | left at | accepted | verdict | referee | "
+        "reason |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:
         if run.right or run.accepted is None:
@@ -185,6 +230,6 @@ def _misses(runs: Sequence[Replayed]) -> list[str]:
         lines.append(
             f"| {run.stack} ({run.use}) | {run.trust} | {run.strategy} | {run.scorer} | "
             f"{run.start_plane} | {run.plane} | {run.accepted[0]}..{run.accepted[1]} | "
-            f"{run.verdict} | {agreed} |"
+            f"{run.verdict} | {agreed} | {run.reason} |"
         )
     return lines

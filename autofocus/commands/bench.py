@@ -15,11 +15,14 @@ from autofocus.bench import (
     empties,
     locks,
     losses,
+    measures_mlp,
     portrait,
     search,
     search_cases,
+    search_entrants,
+    search_page,
+    search_pictures,
     search_real,
-    search_report,
     stacks,
     sweeps,
     timing,
@@ -43,7 +46,8 @@ ALL_SCORERS = ",".join(["reiqa-compact", ENSEMBLE, *MEASURES])
 Scorers = Annotated[
     str,
     typer.Option(
-        help="Names with commas between; LABEL=FOLDER: the compact scorer of another folder."
+        help="Names with commas between; LABEL=FOLDER: the compact scorer of another folder; "
+        "LABEL=features.npz: a small network on the classical measures of that file."
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")]
@@ -73,28 +77,43 @@ def bench_locks(
 @app.command("search")
 def bench_search(
     out: Out,
-    quick: Annotated[bool, typer.Option("--quick", help="One case in fifty.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with manifest.json and stacks, for recorded ones.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"One case in {search_cases.QUICK_ONE_IN}.")
+    ] = False,
     entrants: Annotated[
         str, typer.Option(help="Rows of the table, semicolons between; by default all.")
     ] = "",
     first_seed: Annotated[
         int, typer.Option(help="Of the specimens; another one for tuning.")
     ] = search_cases.FIRST_SEED,
-    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+    docs: Annotated[
+        Path | None, typer.Option(help="Write this page of the documentation, with its pictures.")
+    ] = None,
+    jobs: Jobs = 1,
     config: ConfigFile = None,
 ) -> None:
-    """Search simulated specimens under five microscopes; what was run before is not run again."""
+    """Search simulated specimens and recorded stacks; what was run before is not run again."""
     out.mkdir(parents=True, exist_ok=True)
-    names = entrants.split(";") if entrants else list(search.ENTRANTS)
+    names = entrants.split(";") if entrants else list(search_entrants.ENTRANTS)
+    share = 1 / search_cases.QUICK_ONE_IN if quick else 1.0
+    load = partial(_load, load_rig(config))
     outcomes = search.run_search(
-        search_cases.cases(1 / 50 if quick else 1.0, first_seed=first_seed),
-        [search.ENTRANTS[name] for name in names],
-        partial(_load, load_rig(config)),
+        search_cases.cases(share, first_seed=first_seed),
+        [search_entrants.ENTRANTS[name] for name in names],
+        load,
         log=out / "runs.jsonl",
         jobs=jobs,
     )
-    (out / "search.png").write_bytes(search_report.picture(outcomes))
-    _report(search_report.report(outcomes), out / "search.md")
+    replays = _replays(data, load, out, share, jobs) if data is not None else []
+    (out / "search.png").write_bytes(search_pictures.overview(outcomes))
+    (out / "runs.png").write_bytes(search_pictures.single_runs(outcomes))
+    _report(search_page.contents(outcomes, replays), out / "search.md")
+    if docs is not None:
+        made_by = search_page.MadeBy(first_seed, quick, entrants, data is not None)
+        search_page.write(docs, outcomes, replays, made_by)
 
 
 @app.command("curves", hidden=True)
@@ -120,13 +139,19 @@ def bench_curves(
 def bench_replays(
     data: Annotated[Path, typer.Option(help="Folder with manifest.json and stacks.")],
     out: Out,
-    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+    jobs: Jobs = 1,
     config: ConfigFile = None,
 ) -> None:
     """Search recorded z-stacks from five starts, against the planes a person accepts."""
     out.mkdir(parents=True, exist_ok=True)
-    runs = search_real.run_real(data, partial(_load, load_rig(config)), jobs=jobs)
+    runs = _replays(data, partial(_load, load_rig(config)), out, 1.0, jobs)
     _report(search_real.report(runs), out / "replays.md")
+
+
+def _replays(
+    data: Path, load: search.LoadScorer, out: Path, share: float, jobs: int
+) -> list[search_real.Replayed]:
+    return search_real.run_real(data, load, log=out / "replays.jsonl", share=share, jobs=jobs)
 
 
 @app.command("stacks")
@@ -248,6 +273,8 @@ def bench_scorer(
 
 def _load(rig: Rig, name: str) -> Scorer:
     label, _, folder = name.partition("=")
+    if folder.endswith(".npz"):
+        return measures_mlp.fit_once(Path(folder))
     if folder:
         return Registry([Path(folder)]).load_scorer("reiqa-compact")
     return scorers_of(rig)(label, None)

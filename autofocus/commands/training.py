@@ -1,4 +1,4 @@
-"""``autofocus pretrain`` and ``autofocus fit-default-head``: how the shipped weights are made."""
+"""``autofocus pretrain``, ``refine`` and ``fit-default-head``: how the shipped weights are made."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from rich.console import Console
 
 from autofocus.training import default_head
 from autofocus.training.corpus import Corpus
+from autofocus.training.known_defocus import load_known_defocus
 from autofocus.training.labelled import simulated_groups, stack_groups, still_groups
 from autofocus.training.pretrain import Branch, PretrainSettings, corpus_for, pretrain
+from autofocus.training.refine import RefineSettings, refine
 from autofocus.training.team import Team, assembled
 from models.checkpoints import load_compact_encoder, save_encoders
 from models.head import save_head
@@ -73,6 +75,45 @@ def pretrain_encoders(
                 )
                 if team.leads:
                     Console().print(f"{each}: {file}", soft_wrap=True)
+
+
+def refine_encoder(
+    encoders: Annotated[
+        Path, typer.Option(help="Folder with quality.safetensors, of `autofocus pretrain`.")
+    ],
+    out: Out,
+    data: Data = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Training time; resumed parts count.")
+    ] = None,
+    specimens: Annotated[
+        int, typer.Option(help="Simulated specimens, 8 distances each.", min=1)
+    ] = 2700,
+    threads: Annotated[int, typer.Option(help="Threads of the network.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help="Threads that make batches.", min=1)] = 1,
+    jobs: Annotated[int, typer.Option(help="Processes that render specimens.", min=1)] = 1,
+    seed: Seed = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore an existing checkpoint.")] = False,
+) -> None:
+    """Teach the quality encoder what a depth of field looks like; started again, it goes on."""
+    with assembled() as team:
+        if team.leads:
+            load_known_defocus(out / "light", data=data, count=specimens, seed=seed, jobs=jobs)
+        team.agreed(0.0)
+        pool = load_known_defocus(out / "light", data=data, count=specimens, seed=seed)
+        file = refine(
+            encoders / "quality.safetensors",
+            RefineSettings(seed=seed),
+            out,
+            pool=pool,
+            minutes=minutes,
+            threads=threads,
+            workers=workers,
+            resume=not fresh,
+            team=team,
+        )
+        if team.leads:
+            Console().print(f"quality: {file}", soft_wrap=True)
 
 
 def _corpus(settings: PretrainSettings, out: Path, data: Path | None, team: Team) -> Corpus:

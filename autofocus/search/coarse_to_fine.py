@@ -65,6 +65,11 @@ def coarse_to_fine(settings: SearchSettings) -> Search:
     """
     run = Run(settings)
     yield from run.ask((settings.start_z_um,), Purpose.START)
+    return (yield from after_start(run))
+
+
+def after_start(run: Run) -> Search:
+    """The rest of a run of which only the start was read."""
     evident = yield from _evident(run)
     if evident is not None:
         return evident
@@ -104,7 +109,7 @@ def _evident(run: Run) -> Concluding:
     looked: list[float] = []
     for z_um in coarse_positions(run.settings)[::2]:
         yield from run.ask((z_um,), Purpose.COARSE)
-        hump = _hump(run)
+        hump = hump_of(run)
         if hump is None or len(looked) == MOST_HUMPS or _is_near(hump.z_um, looked, run.settings):
             continue
         looked.append(hump.z_um)
@@ -114,7 +119,7 @@ def _evident(run: Run) -> Concluding:
     return None
 
 
-def _hump(run: Run) -> Reading | None:
+def hump_of(run: Run) -> Reading | None:
     """The best reading, when it is sharp or stands between lower ones."""
     best = run.best()
     if best.score >= known_score.EVIDENT_SCORE:

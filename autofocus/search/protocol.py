@@ -4,6 +4,10 @@ A search is a generator: it yields a `Pass`, is sent one `Reading` per position 
 the same order, and returns a `SearchResult`. It touches no device, clock, log or random number, so
 a live run, a replay and a remote client that sends its readings over HTTP all drive the same code
 and get the same answer.
+
+A pass that may be swept is taken as one burst, where stage and camera can do that together. Whoever
+cannot (a replay, a remote client, most stages) visits its positions one by one and sends readings
+all the same; the search judges both alike.
 """
 
 from __future__ import annotations
@@ -48,10 +52,13 @@ class Pass:
         Absolute positions, um. Monotonic, so a driver may move on while the last frame is scored.
     purpose : Purpose
         What the pass is for.
+    swept : bool
+        The stage may step through the positions by itself while the camera takes a burst.
     """
 
     z_um: tuple[float, ...]
     purpose: Purpose
+    swept: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Reading:
     Attributes
     ----------
     z_um : float
-        Position read back from the stage, um.
+        Position read back from the stage, um; in a sweep, where its sequence put the stage.
     score : float
         Focus score, higher is sharper. Its scale belongs to the scorer.
     referee : float or None
@@ -192,6 +199,9 @@ class SearchResult:
         0 without a ``z_um``.
     start_score, final_score : float or None
         The start frame and the frame measured last at ``z_um``.
+    left_out : tuple of int
+        Which readings of the run, counted from 0, it is not based on: those of a sweep that were
+        taken again one by one, or not believed.
     """
 
     verdict: Verdict
@@ -202,6 +212,7 @@ class SearchResult:
     confidence: float = 0.0
     start_score: float | None = None
     final_score: float | None = None
+    left_out: tuple[int, ...] = ()
 
     @property
     def locked(self) -> bool:

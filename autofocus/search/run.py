@@ -82,11 +82,11 @@ class Run:
 
     # -- asking -----------------------------------------------------------------------------
 
-    def ask(self, z_um: Sequence[float], purpose: Purpose) -> Asking:
+    def ask(self, z_um: Sequence[float], purpose: Purpose, *, swept: bool = False) -> Asking:
         """Ask for a pass and keep its readings; asks for nothing where there is nowhere to go."""
         if not z_um:
             return
-        told = yield Pass(tuple(z_um), purpose)
+        told = yield Pass(tuple(z_um), purpose, swept)
         self.told.extend(told)
         readings = [self.heard(reading) for reading in told]
         self.curve.extend(readings)

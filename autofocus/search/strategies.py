@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from autofocus.search import brent, coarse_to_fine, exhaustive, golden, hill_climb, predictive
+from autofocus.search import (
+    brent,
+    coarse_to_fine,
+    exhaustive,
+    golden,
+    hill_climb,
+    predictive,
+    sweep,
+)
 from autofocus.search.protocol import Search, SearchSettings
 
 
@@ -39,6 +47,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
         "predictive": Strategy(
             predictive.predictive, predictive.first_positions, predictive.worst_case_exposures
         ),
+        "sweep": Strategy(sweep.sweep, sweep.first_positions, sweep.worst_case_exposures),
         "exhaustive": Strategy(
             exhaustive.exhaustive, exhaustive.first_positions, exhaustive.worst_case_exposures
         ),

@@ -26,8 +26,8 @@ WHOLE_RANGE = 0.97
 REFEREE = 0.95
 # Of the probability that a refused candidate has by the readings, what comes true.
 REFUSED_SHARE = 0.8
-# Share of refused candidates that are focus, where the score has no absolute meaning: of those at an
-# end of the range (1 of 25 tuning runs), and of others (2 of 3).
+# Share of refused candidates that are focus, where the score has no absolute meaning: of those at
+# an end of the range (1 of 25 tuning runs), and of others (2 of 3).
 AT_AN_END = 0.04
 UNPROVEN = 0.6
 

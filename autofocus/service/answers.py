@@ -28,7 +28,14 @@ _LINKS = {
     "report": f"/runs/{_RUN_ID}/report.json",
 }
 _POINT = {"z_um": 0.02, "score": 0.874, "t_s": 4.904, "referee": 7.65, "purpose": "confirm"}
-_SECONDS = {"stage": 0.64, "camera": 0.93, "scoring": 3.31, "total": 4.06, "saved": 0.82}
+_SECONDS = {
+    "stage": 0.64,
+    "camera": 0.93,
+    "scoring": 3.31,
+    "total": 4.06,
+    "saved": 0.82,
+    "swept": 0.0,
+}
 _DEVICE = {
     "label": "Z",
     "library": "DemoCamera",
@@ -85,6 +92,8 @@ class SecondsOut(Answer):
     total: float
     saved: float = 0.0
     """Of the scoring, what went on while the stage moved and the camera exposed."""
+    swept: float = 0.0
+    """In sweeps, where stage and camera went on together; neither of them counts it."""
 
 
 class RunLinks(Answer):

@@ -80,8 +80,8 @@ class SearchBody(CameraBody):
     warm_start: bool = False
     """Let earlier locks here or nearby say where focus is expected; a note says which."""
     strategy: str = "coarse_to_fine"
-    """How to search: `coarse_to_fine`, `predictive` (fewest exposures), `exhaustive`, `brent`,
-    `golden` or `hill_climb`."""
+    """How to search: `coarse_to_fine`, `predictive` (fewest exposures), `sweep` (least time, where
+    the stage takes sequences), `exhaustive`, `brent`, `golden` or `hill_climb`."""
     scorer: str | None = None
     """Who scores the frames; by default the rig's."""
     head: str | None = None

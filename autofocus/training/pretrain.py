@@ -16,36 +16,25 @@ and a faster momentum encoder, because a run on a CPU has thousands of steps and
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import cv2
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from autofocus.errors import ConfigError
 from autofocus.training.batches import Batch, ContentBatches, QualityBatches
 from autofocus.training.corpus import Corpus, load_corpus
 from autofocus.training.defocus import DefocusBank, random_objectives
 from autofocus.training.moco import MoCo
 from autofocus.training.team import Team
+from autofocus.training.training_run import train
 from models.encoders import CompactEncoder
 
 Branch = Literal["content", "quality"]
-
-_LOG_FIELDS = ("step", "seconds", "loss", "accuracy", "learning_rate")
-_LOG_EVERY = 10
-_CHECKPOINT_EVERY_S = 120.0
-_PREFETCH = 3  # batches made ahead of the network, for each worker
 
 
 @dataclass(frozen=True)
@@ -142,17 +131,11 @@ def pretrain(
     ConfigError
         When the checkpoint in ``out`` was made with other settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)  # the workers are the parallelism; more would fight for the same cores
     team = team or Team()
-    run = _Run.start(branch, settings, out, team)
-    if resume:
-        run.load()
-    if team.leads:
-        run.log.keep_until(run.step)
-    run.train(_batches(branch, settings, corpus), minutes=minutes, workers=workers)
-    return run.export()
+    lesson = _Contrast(branch, settings, _batches(branch, settings, corpus), team)
+    return train(lesson, settings, out, minutes=minutes, workers=workers, resume=resume, team=team)
 
 
 def corpus_for(settings: PretrainSettings, out: Path, data: Path | None) -> Corpus:
@@ -167,193 +150,68 @@ def corpus_for(settings: PretrainSettings, out: Path, data: Path | None) -> Corp
     )
 
 
-def learning_rate(settings: PretrainSettings, done: float) -> float:
-    """Return the rate after a share ``done`` (0..1) of the run."""
-    if done < settings.warm_up:
-        return settings.learning_rate * max(done / settings.warm_up, 0.01)
-    annealed = (done - settings.warm_up) / (1 - settings.warm_up)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(annealed, 1.0)))
-    return settings.learning_rate * (0.01 + 0.99 * cosine)
+class _Contrast:
+    """Momentum contrast as a `autofocus.training.training_run.Lesson`."""
 
+    figure = "accuracy"
+    largest_gradient = math.inf
 
-class _Log:
-    """One CSV row every few steps, with the means since the last."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def keep_until(self, step: int) -> None:
-        """Drop rows after ``step``: those steps are about to be repeated."""
-        rows: list[dict[str, str]] = []
-        if self._file.is_file() and step > 0:
-            with self._file.open(newline="", encoding="utf-8") as source:
-                rows = [row for row in csv.DictReader(source) if int(row["step"]) <= step]
-        with self._file.open("w", newline="", encoding="utf-8") as target:
-            writer = csv.DictWriter(target, _LOG_FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def add(self, *row: float) -> None:
-        with self._file.open("a", newline="", encoding="utf-8") as target:
-            csv.writer(target).writerow(f"{value:.6g}" for value in row)
-
-
-@dataclass
-class _Run:
-    """The state of one training run."""
-
-    branch: Branch
-    settings: PretrainSettings
-    out: Path
-    device: torch.device
-    team: Team
-    model: MoCo
-    optimizer: torch.optim.Optimizer
-    log: _Log
-    step: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def start(cls, branch: Branch, settings: PretrainSettings, out: Path, team: Team) -> _Run:
+    def __init__(
+        self,
+        branch: Branch,
+        settings: PretrainSettings,
+        source: QualityBatches | ContentBatches,
+        team: Team,
+    ) -> None:
+        self.name = branch
+        self._source, self._seed, self._team = source, settings.seed, team
         torch.manual_seed(settings.seed)  # the same weights in every process
-        device = team.device
         encoder = CompactEncoder(settings.width)
-        model = MoCo(
+        self.state = MoCo(
             encoder,
             inputs=encoder.projection_input,
             dim=settings.projection,
             queue_size=settings.queue_size,
             momentum=settings.momentum,
             temperature=settings.temperature,
-        ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(
-            model.query.parameters(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        )
-        log = _Log(out / f"{branch}.csv")
-        return cls(branch, settings, out, device, team, model, optimizer, log)
+        ).to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.state.train()
+        self._seen: tuple[list[Tensor], Tensor] | None = None
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.out / f"{self.branch}.checkpoint.pt"
+    def learning(self) -> Iterable[nn.Parameter]:
+        return self.state.query.parameters()
 
-    def load(self) -> None:
-        if not self.checkpoint.is_file():
-            return
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        if state["settings"] != _recipe(self.settings):
-            raise ConfigError(
-                f"{self.checkpoint} was made with other settings; use the same settings, another "
-                "folder, or resume=False"
-            )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
+    def batch(self, number: int, done: float) -> Batch:
+        return self._source.make(self._seed, number)
 
-    def save(self) -> None:
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(
-            {
-                "settings": _recipe(self.settings),
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-            },
-            partial,
-        )
-        partial.replace(self.checkpoint)
-
-    def train(
-        self, source: QualityBatches | ContentBatches, *, minutes: float | None, workers: int
-    ) -> None:
-        """Train until the time or the steps are used up, with a checkpoint now and then."""
-        self.model.train()
-        recent: list[tuple[float, float]] = []
-        last_save_s = self.seconds
-        earlier_s, began = self.seconds, time.monotonic()
-        with _progress() as progress, _prefetched(source, self, workers) as batches:
-            task = progress.add_task(self.branch, total=1.0)
-            while (done := self._done(minutes)) < 1:
-                rate = learning_rate(self.settings, done)
-                recent.append(self._update(next(batches), rate))
-                self.step += 1
-                self.seconds = self.team.agreed(earlier_s + time.monotonic() - began)
-                if self.step % _LOG_EVERY == 0 and self.team.leads:
-                    loss, accuracy = (
-                        sum(column) / len(recent) for column in zip(*recent, strict=True)
-                    )
-                    self.log.add(self.step, self.seconds, loss, accuracy, rate)
-                    progress.update(task, description=f"{self.branch} loss {loss:.2f}")
-                    recent.clear()
-                if self.seconds - last_save_s >= _CHECKPOINT_EVERY_S and self.team.leads:
-                    self.save()
-                    last_save_s = self.seconds
-                progress.update(task, completed=self._done(minutes))
-        if self.team.leads:
-            self.save()
-
-    def _done(self, minutes: float | None) -> float:
-        if minutes is None:
-            return self.step / self.settings.steps
-        return self.seconds / (60 * minutes)
-
-    def _update(self, batch: Batch, rate: float) -> tuple[float, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        labels = torch.from_numpy(batch.labels).to(self.device)
-        keys = []
-        losses, accuracies = [], []
+    def loss(self, batch: Batch) -> tuple[Tensor, float]:
+        labels = torch.from_numpy(batch.labels).to(self._team.device)
+        keys, losses, accuracies = [], [], []
         for scale in batch.scales:
-            key = self.model.keys(self._tensor(scale.keys))
-            query = self.model.query(self._tensor(scale.queries))
-            loss, accuracy = self.model.loss(query, key, labels)
+            key = self.state.keys(self._tensor(scale.keys))
+            query = self.state.query(self._tensor(scale.queries))
+            loss, accuracy = self.state.loss(query, key, labels)
             keys.append(key)
             losses.append(loss)
             accuracies.append(accuracy)
-        mean = torch.stack(losses).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        mean.backward()
-        self.team.average_gradients(self.model.query.parameters())
-        self.optimizer.step()
-        self.model.follow()
-        shared = self.team.gathered(labels)
+        self._seen = keys, labels
+        return torch.stack(losses).mean(), float(torch.stack(accuracies).mean())
+
+    def after_step(self) -> None:
+        assert self._seen is not None
+        keys, labels = self._seen
+        self.state.follow()
+        shared = self._team.gathered(labels)
         for key in keys:
-            self.model.enqueue(self.team.gathered(key), shared)
-        return float(mean.detach()), float(torch.stack(accuracies).mean())
+            self.state.enqueue(self._team.gathered(key), shared)
 
-    def _tensor(self, crops: object) -> torch.Tensor:
-        tensor = torch.as_tensor(crops, device=self.device)
+    def encoder(self) -> nn.Module:
+        """The slow copy: its features read defocus better in every run that was compared."""
+        return self.state.key.encoder
+
+    def _tensor(self, crops: object) -> Tensor:
+        tensor = torch.as_tensor(crops, device=self._team.device)
         return tensor.to(memory_format=torch.channels_last)
-
-    def export(self) -> Path:
-        """Write the slow copy: its features read defocus better in every run that was compared."""
-        file = self.out / f"{self.branch}.safetensors"
-        if not self.team.leads:
-            return file
-        tensors = {
-            name: tensor.detach().cpu().contiguous()
-            for name, tensor in self.model.key.encoder.state_dict().items()
-        }
-        metadata = {
-            "architecture": "CompactEncoder",
-            "branch": self.branch,
-            "settings": json.dumps(asdict(self.settings)),
-            "steps": str(self.step),
-            "seconds": f"{self.seconds:.0f}",
-        }
-        partial = file.with_suffix(".partial")
-        save_file(tensors, partial, metadata=metadata)
-        partial.replace(file)
-        return file
-
-
-def _recipe(settings: PretrainSettings) -> str:
-    """Settings that a resumed run must share; it may be longer."""
-    values = asdict(settings)
-    del values["steps"]
-    return json.dumps(values, sort_keys=True)
 
 
 def _batches(
@@ -377,41 +235,4 @@ def _batches(
         distorted=settings.distorted,
         crop_px=settings.crop_px,
         jitter=settings.jitter,
-    )
-
-
-class _prefetched:  # noqa: N801 - used like a function
-    """Batches from ``step`` on, in order, made by threads while the network is busy."""
-
-    def __init__(self, source: QualityBatches | ContentBatches, run: _Run, workers: int) -> None:
-        self._source, self._seed, self._step = source, run.settings.seed, run.step
-        self._team = run.team
-        self._workers = workers
-        self._pool = ThreadPoolExecutor(workers)
-
-    def __enter__(self) -> Iterator[Batch]:
-        return self._ordered()
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _ordered(self) -> Iterator[Batch]:
-        waiting: deque[Future[Batch]] = deque()
-        step = self._step
-        while True:
-            while len(waiting) < _PREFETCH * self._workers:
-                number = step * self._team.size + self._team.rank
-                waiting.append(self._pool.submit(self._source.make, self._seed, number))
-                step += 1
-            yield waiting.popleft().result()
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
     )

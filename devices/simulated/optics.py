@@ -8,8 +8,9 @@ looked up on the camera's frequency grid. Frequencies beyond the camera's Nyquis
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ _TAIL_RADIUS = 12.0  # beyond the geometric blur; what is cut off there is below
 _TABLE_SIZE = 2**15  # radial functions are looked up in steps of s that no image resolves
 _TABLE_STEP = 2.001 / _TABLE_SIZE
 _CYCLES_TO_NODES = 3.6  # Gauss-Legendre needs a little more than pi nodes for each oscillation
+_RADIUS_STEP = 1.5  # kernels reach to powers of it: a few of them serve every defocus
+_KERNELS_KEPT = 8  # 60 MB in all, when blur is 40 depths of field
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,15 @@ class TransferFunctions:
         s = np.hypot(fy, fx) * (objective.wavelength_um / objective.na)
         self._index = np.minimum(np.rint(s / _TABLE_STEP), _TABLE_SIZE - 1).astype(np.intp)
         self._pixel = (np.sinc(fy * pixel_um) * np.sinc(fx * pixel_um)).astype(np.float32)
+        self._kernels = lru_cache(_KERNELS_KEPT)(_kernels)
 
     def fluorescence(self, defocus_um: Sequence[float]) -> tuple[NDArray[np.float32], ...]:
-        """Incoherent transfer functions, one for each defocus; see `fluorescence_otf`."""
-        s, otfs = _radial_otf(self._objective, np.asarray(defocus_um, dtype=float))
-        return tuple(self._on_grid(s, otf) for otf in otfs)
+        """Incoherent transfer functions, one for each defocus; see `fluorescence_otf`.
+
+        Each by itself, so that it does not depend on which others are asked for.
+        """
+        radial = (_radial_otf(self._objective, z_um, self._kernels) for z_um in defocus_um)
+        return tuple(self._on_grid(s, otf) for s, otf in radial)
 
     def transmitted(
         self, defocus_um: float, *, condenser_na_ratio: float
@@ -184,27 +191,62 @@ def _edge_slope(objective: Objective, defocus_um: float) -> float:
     return defocus + 12 * abs(objective.spherical_waves)
 
 
-def _radial_otf(objective: Objective, defocus_um: Floats) -> tuple[Floats, Floats]:
-    """Return frequencies s (0..2) and OTFs of shape (n, len(s)).
+@dataclass(frozen=True)
+class _Kernels:
+    """What the two Hankel transforms of `_radial_otf` need and no objective changes.
+
+    Attributes
+    ----------
+    nodes, weights : ndarray
+        Quadrature over the pupil's radius.
+    to_amplitude : ndarray of shape (nodes, r)
+    r : ndarray
+        Where the PSF is computed.
+    to_otf : ndarray of shape (r, s)
+    s : ndarray
+        Frequencies, 0..2.
+    """
+
+    nodes: Floats
+    weights: Floats
+    to_amplitude: Floats
+    r: Floats
+    to_otf: Floats
+    s: Floats
+
+
+def _kernels(radius: float) -> _Kernels:
+    blur = (radius - _TAIL_RADIUS) / 1.1
+    r = np.arange(0.0, radius, _RADIAL_STEP)
+    nodes, weights = _gauss_legendre(0.0, 1.0, 16 + int(_CYCLES_TO_NODES * (radius + blur / 2)))
+    s = _denser_near_zero(2.0, 48 + int(5 * radius))
+    to_amplitude = j0(2 * math.pi * np.outer(nodes, r))
+    return _Kernels(nodes, weights, to_amplitude, r, j0(2 * math.pi * np.outer(r, s)), s)
+
+
+def _radial_otf(
+    objective: Objective, defocus_um: float, kernels: Callable[[float], _Kernels]
+) -> tuple[Floats, Floats]:
+    """Return frequencies s (0..2) and the OTF there.
 
     The closed form in focus plus the Hankel transform of (PSF - PSF in focus): their far tails
     are alike, so the difference may be cut at a finite radius.
     """
-    blur = max(_edge_slope(objective, z) for z in defocus_um)
+    blur = _edge_slope(objective, defocus_um)
     radius = 1.1 * blur + _TAIL_RADIUS
-    r = np.arange(0.0, radius, _RADIAL_STEP)
-    nodes, weights = _gauss_legendre(0.0, 1.0, 16 + int(_CYCLES_TO_NODES * (radius + blur / 2)))
-    pupils = np.exp(1j * _pupil_phase(objective, nodes**2, defocus_um[:, None]))
-    pupils = np.vstack([pupils, np.ones_like(nodes)])  # the last one is in focus
-    bessel = j0(2 * math.pi * np.outer(nodes, r))
-    amplitude = (pupils * (2 * weights * nodes)) @ bessel
-    psf = np.abs(amplitude) ** 2
-    s = _denser_near_zero(2.0, 48 + int(5 * radius))
-    ring = r * _RADIAL_STEP
+    k = kernels(_RADIUS_STEP ** math.ceil(math.log(radius, _RADIUS_STEP)))
+    rings = math.ceil(radius / _RADIAL_STEP)
+    pupil = np.exp(1j * _pupil_phase(objective, k.nodes**2, defocus_um))
+    pupils = np.vstack([pupil, np.ones_like(k.nodes)])  # the second one is in focus
+    weighted = pupils * (2 * k.weights * k.nodes)
+    # Real and imaginary part apart: the kernel is real.
+    to_amplitude = k.to_amplitude[:, :rings]
+    psf = (weighted.real @ to_amplitude) ** 2 + (weighted.imag @ to_amplitude) ** 2
+    ring = k.r[:rings] * _RADIAL_STEP
     ring[0] = _RADIAL_STEP**2 / 12  # Euler-Maclaurin: the integrand starts with slope 1 at r = 0
-    change = ((psf[:-1] - psf[-1]) * ring) @ j0(2 * math.pi * np.outer(r, s))
-    change -= change[:, :1] * np.exp(-((s * _TAIL_RADIUS) ** 2))  # no light is lost: 1 at s = 0
-    return s, _otf_in_focus(s) + 2 * math.pi**2 * change
+    change = ((psf[0] - psf[1]) * ring) @ k.to_otf[:rings]
+    change -= change[0] * np.exp(-((k.s * _TAIL_RADIUS) ** 2))  # no light is lost: 1 at s = 0
+    return k.s, _otf_in_focus(k.s) + 2 * math.pi**2 * change
 
 
 def _otf_in_focus(s: Floats) -> Floats:

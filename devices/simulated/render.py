@@ -60,6 +60,11 @@ class Renderer:
         """Offsets of the specimen's layers from its plane in focus, um."""
         return tuple(offset for offset, _ in self._specimen.layers)
 
+    @property
+    def _same_on_both_sides(self) -> bool:
+        """Whether blur above and below focus is the same: no aberration, no transmitted light."""
+        return not self.transmitted and self._objective.spherical_waves == 0
+
     @cached_property
     def sharpest_defocus_um(self) -> float:
         """Defocus of the image with most detail, um; see `sharpest_defocus_um`."""
@@ -96,6 +101,8 @@ class Renderer:
     def _sum_of_layers(self, defocus_um: float) -> NDArray[np.complex64]:
         # Rounded to 10 nm, a fiftieth of the depth of field of an oil objective.
         defoci_um = [round(defocus_um - offset_um, 2) for offset_um, _ in self._spectra]
+        if self._same_on_both_sides:
+            defoci_um = [abs(z) for z in defoci_um]
         self._prepare(defoci_um)
         terms = (
             spectrum * otf

@@ -100,7 +100,8 @@ class Mechanics:
     After a move the carriage swings for ``SettleTime_ms`` although the drive is no longer busy.
     ``Speed_um_s`` = 0 travels in no time. ``Repeatability_um`` is the standard deviation of where
     the screw really stops. ``Drift_um_s`` moves the plane in focus away. With ``Stuck`` = 1 the
-    carriage stays although the drive reads back new positions.
+    carriage stays although the drive reads back new positions. ``SequenceMaxLength`` is the number
+    of positions the drive can step through by itself, one a frame; with 0 it cannot.
     """
 
     backlash_um: float = knob("Backlash_um", 0.0, low=0.0, high=100.0)
@@ -109,6 +110,7 @@ class Mechanics:
     repeatability_um: float = knob("Repeatability_um", 0.0, low=0.0, high=100.0)
     drift_um_s: float = knob("Drift_um_s", 0.0, low=-1000.0, high=1000.0)
     stuck: int = knob("Stuck", 0, low=0, high=1)
+    longest_sequence: int = knob("SequenceMaxLength", 1000, low=0, high=100000)
     lower_um: float = knob("LowerLimit_um", -1000.0, low=-_FOREVER, high=_FOREVER)
     upper_um: float = knob("UpperLimit_um", 1000.0, low=-_FOREVER, high=_FOREVER)
 

@@ -51,6 +51,22 @@ class SimulatedZStage(SimulatedDevice, StageDevice):
         """Stop where it is."""
         self.world.stop_z()
 
+    def get_sequence_max_length(self) -> int:
+        """How many positions it can step through, one a frame of the camera; 0 if it cannot."""
+        return self.world.mechanics.longest_sequence
+
+    def send_sequence(self, sequence: tuple[float, ...]) -> None:
+        """Load positions to step through; ValueError if one is outside the drive's limits."""
+        self.world.load_sequence(tuple(z + self._origin_um for z in sequence))
+
+    def start_sequence(self) -> None:
+        """Go to the first position; every exposure sends it on to the next when it ends."""
+        self.world.start_sequence()
+
+    def stop_sequence(self) -> None:
+        """Heed no exposure any more."""
+        self.world.stop_sequence()
+
     def home(self) -> None:
         """Go to 0."""
         self.set_position_um(0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,8 @@ class World:
         self._carriage = Carriage(np.random.default_rng(0))
         self._focus_um, self._focus_set_s = 0.0, 0.0
         self._xy_um = (0.0, 0.0)
+        self._sequence: tuple[float, ...] = ()
+        self._ahead: Iterator[float] = iter(())
         self._frames = 0
         self._last: NDArray[np.generic] | None = None
         self._renderer: Renderer | None = None
@@ -124,20 +127,52 @@ class World:
         return tuple(self.true_focus_um + offset for offset in self._rendered().layers_um)
 
     def begin_anew(self) -> None:
-        """Unbleach the specimen and draw the same noise again, as after loading."""
+        """Undo bleaching, drift and moves and draw the same chances again, as after loading.
+
+        A run can then be repeated exactly.
+        """
         with self._state:
             self.fluorescence_left = 1.0
             self._frames, self._last = 0, None
+            self._focus_set_s = self._clock.now_s()
+            self._carriage = Carriage(np.random.default_rng(0))
 
     def go_to_z(self, z_um: float) -> None:
         """Send the focus drive to a position; ValueError outside its limits."""
-        low, high = self.mechanics.lower_um, self.mechanics.upper_um
-        if not low <= z_um <= high:
-            raise ValueError(f"z = {z_um} um is outside the drive's limits {low:g}..{high:g} um")
+        self._check_z(z_um)
         with self._state:
             travel_s = self._carriage.go_to(z_um, self._clock.now_s(), self.mechanics)
             if self._clock.scale == 0:
                 self._clock.wait(travel_s)
+
+    def load_sequence(self, z_um: tuple[float, ...]) -> None:
+        """Keep positions to step through; ValueError if one is outside the drive's limits."""
+        for z in z_um:
+            self._check_z(z)
+        self._sequence = z_um
+
+    def start_sequence(self) -> None:
+        """Go to the first position of the sequence, and on with every exposure that ends."""
+        with self._state:
+            self._ahead = iter(self._sequence)
+            self._step()
+
+    def stop_sequence(self) -> None:
+        """Stay where the sequence is."""
+        with self._state:
+            self._ahead = iter(())
+
+    def _step(self) -> None:
+        with self._state:
+            z_um = next(self._ahead, None)
+            # Sent to where it is, a drive does not move, and stops nowhere else.
+            if z_um is not None and abs(z_um - self.z_um()) > 1e-9:
+                self.go_to_z(z_um)
+
+    def _check_z(self, z_um: float) -> None:
+        low, high = self.mechanics.lower_um, self.mechanics.upper_um
+        if not low <= z_um <= high:
+            raise ValueError(f"z = {z_um} um is outside the drive's limits {low:g}..{high:g} um")
 
     def stop_z(self) -> None:
         """Stop the focus drive where it is."""
@@ -174,6 +209,7 @@ class World:
         counts = self._read_out(_binned(electrons, binning), binning, roi, frame_number)
         self._bleach(exposure_ms)
         self._clock.wait(half_s)
+        self._step()
         if self.sensor.stale and self._last is not None and self._last.shape == counts.shape:
             return self._last
         self._last = counts

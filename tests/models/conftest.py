@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import mm_test_adapters
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from pymmcore_plus import CMMCorePlus
 
@@ -29,6 +30,14 @@ def demo_frames() -> Mapping[float, NDArray[np.uint16]]:
     frames = {z_um: _snap(core, z_um) for half in DEMO_Z_UM for z_um in {half, -half}}
     core.unloadAllDevices()
     return dict(sorted(frames.items()))
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """Give torch this many threads; afterwards it has as many as before."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 def _snap(core: CMMCorePlus, z_um: float) -> NDArray[np.uint16]:

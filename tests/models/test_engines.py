@@ -9,6 +9,7 @@ from torch import nn
 from models.encoders import CompactEncoder, resnet50_encoder
 from models.engines import available_engines, choose_engine
 from models.errors import EngineError
+from models.side_by_side import HalfTheThreads
 
 
 @pytest.fixture
@@ -56,6 +57,18 @@ def test_what_openvino_compiled_can_go_to_another_process(encoder, patches):
     run = choose_engine("openvino").compile(encoder)
     wanted = run(patches)
     assert torch.equal(pickle.loads(pickle.dumps(run))(patches), wanted)
+
+
+def test_two_encoders_can_be_converted_at_once(encoder, patches, set_threads):
+    pytest.importorskip("openvino", reason="needs the extra `openvino`")
+    set_threads(2)
+    engine = choose_engine("openvino")
+    other = CompactEncoder(8).eval()
+    one, two = engine.compile(encoder), engine.compile(other)
+    found = HalfTheThreads()(lambda: one(patches), lambda: two(patches))
+    with torch.inference_mode():
+        assert relative_l2(found[0], encoder(patches)) < 1e-4
+        assert relative_l2(found[1], other(patches)) < 1e-4
 
 
 @pytest.mark.parametrize("layout", ["published", "compact"])

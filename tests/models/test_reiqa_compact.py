@@ -75,6 +75,17 @@ def test_repeated_calls_are_identical_and_leave_global_randomness_alone(extracto
     assert np.random.get_state()[1].tolist() == before[1]
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (40, 300), (255, 255), (700, 640), (1024, 1024)])
+def test_encoders_at_once_give_the_features_of_one_after_the_other(extractor, set_threads, shape):
+    frame = cells(*shape)
+    set_threads(1)
+    wanted = extractor.features(frame)
+    for threads in (2, 3, 4):
+        set_threads(threads)
+        distance = np.linalg.norm(extractor.features(frame) - wanted)
+        assert distance <= 1e-6 * np.linalg.norm(wanted)
+
+
 def test_gain_and_offset_of_the_camera_do_not_matter(extractor):
     frame = cells(400, 400)
     np.testing.assert_allclose(

@@ -14,7 +14,7 @@ from autofocus.search.protocol import (
 )
 from autofocus.search.strategies import STRATEGIES
 
-FEW = ("predictive", "coarse_to_fine")
+FEW = ("predictive", "coarse_to_fine", "sweep")
 
 
 def known(**changes):
@@ -33,7 +33,7 @@ def absolute_curve(focus_um, *, width_um=2.0, height=0.85, level=0.1, noise=0.02
     return read
 
 
-@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive", "exhaustive"])
+@pytest.mark.parametrize("name", [*FEW, "exhaustive"])
 @pytest.mark.parametrize("focus_um", [-23.0, -7.3, 0.2, 14.9])
 @pytest.mark.parametrize("width_um", [1.0, 4.0])
 def test_finds_focus_anywhere_in_the_range(name, focus_um, width_um):

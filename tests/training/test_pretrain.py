@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 
 from autofocus.errors import ConfigError
 from autofocus.training import pretrain as module
+from autofocus.training import training_run
 from autofocus.training.corpus import Corpus, load_corpus, real_crops, train_images
 from autofocus.training.moco import PRISTINE, UNLABELLED
-from autofocus.training.pretrain import PretrainSettings, corpus_for, learning_rate, pretrain
+from autofocus.training.pretrain import PretrainSettings, corpus_for, pretrain
 from autofocus.training.probe import make_probe_set, probe
 from autofocus.training.team import Team
+from autofocus.training.training_run import learning_rate
 from models.encoders import CompactEncoder
 
 ROOT = Path(module.__file__).parents[2]
@@ -112,9 +114,9 @@ def test_a_killed_run_repeats_no_step_and_skips_none(corpus, pool, tmp_path):
     script = tmp_path / "endless.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from autofocus.training import pretrain as m\n"
-        "m._CHECKPOINT_EVERY_S = 0.2\n"
-        f"settings = m.PretrainSettings(**{module.asdict(settings)!r})\n"
+        "from autofocus.training import pretrain as m, training_run\n"
+        "training_run._CHECKPOINT_EVERY_S = 0.2\n"
+        f"settings = m.PretrainSettings(**{asdict(settings)!r})\n"
         f"corpus = m.corpus_for(settings, Path({str(pool)!r}), None)\n"
         f"m.pretrain('quality', settings, Path({str(tmp_path)!r}), corpus=corpus)\n",
         encoding="utf-8",
@@ -303,11 +305,11 @@ def _train_steps(settings, out, corpus, stops):
     out.mkdir()
     batches = module._batches("quality", settings, corpus)
     for stop in stops:
-        run = module._Run.start("quality", settings, out, Team())
+        lesson = module._Contrast("quality", settings, batches, Team())
+        run = training_run._Run(lesson, settings, out, Team())
         run.load()
-        run.model.train()
         while run.step < stop:
-            run._update(batches.make(settings.seed, run.step), 1e-3)
+            run._update(lesson.batch(run.step, 0.0), 1e-3)
             run.step += 1
         run.save()
     return run.export()

@@ -19,7 +19,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from autofocus.training import pretrain as m
+from autofocus.training import pretrain as m, training_run
 from autofocus.training.team import assembled
 
 out = Path(sys.argv[1])
@@ -28,15 +28,15 @@ settings = m.PretrainSettings(
     steps=6, pool_images=3, pool_px=96, objectives=2,
 )
 trained = []
-update = m._Run._update
-m._Run._update = lambda run, *rest: (trained.append(run), update(run, *rest))[1]
+update = training_run._Run._update
+training_run._Run._update = lambda run, *rest: (trained.append(run), update(run, *rest))[1]
 with assembled() as team:
     if team.leads:
         m.corpus_for(settings, out, None)
     team.agreed(0.0)
     corpus = m.corpus_for(settings, out, None)
     m.pretrain("quality", settings, out, corpus=corpus, team=team)
-    torch.save(trained[-1].model.state_dict(), out / f"rank{team.rank}.pt")
+    torch.save(trained[-1].lesson.state.state_dict(), out / f"rank{team.rank}.pt")
 """
 
 

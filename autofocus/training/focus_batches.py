@@ -1,0 +1,202 @@
+"""Crops of known defocus as a camera records them, made anew from (seed, step).
+
+Lamp, camera and what a program does to a frame before it is scored are drawn for every specimen
+from far wider ranges than any one microscope has: what varies here cannot be mistaken for focus.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from autofocus.training.batches import LAMP_GAIN, normalise
+from autofocus.training.known_defocus import SIDE_PX, KnownDefocus
+
+Floats = NDArray[np.float32]
+
+_CANDIDATES = 3  # windows of which the one with most contrast is usually taken
+_SMALLEST_FRAME_PX = 48  # cameras are often read out in part; such frames are continued by mirrors
+
+
+@dataclass(frozen=True)
+class FocusBatch:
+    """What one training step needs.
+
+    Attributes
+    ----------
+    crops : ndarray of shape (n, 1, side, side), float32
+        In [0, 1], normalised as at inference; frames of one specimen follow one another.
+    defocus_dof : ndarray of shape (n,), float32
+        |z - z_in_focus| in depths of field.
+    sampling : ndarray of shape (n,), float32
+        Camera pixel as a multiple of wavelength / NA; NaN where it is not told.
+    """
+
+    crops: Floats
+    defocus_dof: Floats
+    sampling: Floats
+
+
+@dataclass(frozen=True)
+class FocusBatches:
+    """Batches of several specimens, each at several distances from focus.
+
+    Attributes
+    ----------
+    pool : KnownDefocus
+    specimens, distances : int
+        A batch.
+    crop_px : int
+        Side of the crops, at most that of the pool.
+    unknown : float
+        Share of the specimens whose sampling is not told.
+    """
+
+    pool: KnownDefocus
+    specimens: int
+    distances: int
+    crop_px: int
+    unknown: float
+
+    def make(self, seed: int, step: int) -> FocusBatch:
+        """Return the batch of this step, always the same one."""
+        rng = np.random.default_rng([seed, 0xF0C, step])
+        chosen = rng.choice(len(self.pool), self.specimens, replace=False)
+        planes = [
+            rng.permutation(self.pool.light.shape[1])[: self.distances]
+            for _ in range(self.specimens)
+        ]
+        crops = [
+            self._frames(int(specimen), each, rng)
+            for specimen, each in zip(chosen, planes, strict=True)
+        ]
+        defocus = [
+            self.pool.defocus_dof[specimen, each]
+            for specimen, each in zip(chosen, planes, strict=True)
+        ]
+        told = rng.random(self.specimens) >= self.unknown
+        sampling = np.where(told, self.pool.sampling[chosen], np.nan)
+        return FocusBatch(
+            np.concatenate(crops)[:, None],
+            np.concatenate(defocus).astype(np.float32),
+            np.repeat(sampling, self.distances).astype(np.float32),
+        )
+
+    def _frames(self, specimen: int, planes: NDArray[np.intp], rng: np.random.Generator) -> Floats:
+        window = self._window(self.pool.light[specimen, 0], rng)
+        light = self.pool.light[specimen, planes][:, window[0], window[1]].astype(np.float32)
+        turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
+        microscope = _Microscope.draw(
+            light.shape[1:], transmitted=bool(self.pool.transmitted[specimen]), rng=rng
+        )
+        frames = []
+        for plane in light:
+            frame = normalise(microscope.record(plane, rng))
+            frame = np.rot90(self._filled(frame), turns)
+            frames.append(frame[:, ::-1] if mirrored else frame)
+        return np.ascontiguousarray(np.stack(frames), dtype=np.float32)
+
+    def _window(
+        self, in_focus: NDArray[np.float16], rng: np.random.Generator
+    ) -> tuple[slice, slice]:
+        side = self.crop_px
+        if rng.random() < 0.12:
+            side = int(rng.integers(_SMALLEST_FRAME_PX, self.crop_px))
+        corners = rng.integers(SIDE_PX - side + 1, size=(_CANDIDATES, 2))
+        windows = [(slice(y, y + side), slice(x, x + side)) for y, x in corners]
+        if rng.random() < 0.3:
+            return windows[0]
+        return max(windows, key=lambda w: float(in_focus[w][::2, ::2].astype(np.float32).std()))
+
+    def _filled(self, frame: Floats) -> Floats:
+        missing = self.crop_px - frame.shape[0]
+        before = missing // 2
+        return np.pad(frame, (before, missing - before), "symmetric") if missing else frame
+
+
+@dataclass(frozen=True)
+class _Microscope:
+    """Lamp, camera and software of one specimen; all its frames share them."""
+
+    photons: float
+    background: float
+    read_noise_e: float
+    inverted: bool
+    lamp: Floats | None
+    hot: tuple[NDArray[np.intp], Floats] | None
+    row_noise_e: float
+    smoothing_px: float
+    gamma: float
+    levels: int | None
+
+    @classmethod
+    def draw(
+        cls, shape: tuple[int, ...], *, transmitted: bool, rng: np.random.Generator
+    ) -> _Microscope:
+        photons = _log_uniform(8, 4000, rng)
+        haze = 0.0 if transmitted else float(rng.uniform(0, 1.0)) ** 3
+        read_noise_e = float(rng.uniform(0.5, 4))
+        if rng.random() < 0.1:  # averaged frames
+            photons, read_noise_e = photons * 100, 0.0
+        return cls(
+            photons=photons * (LAMP_GAIN if transmitted else 1.0),
+            background=photons * haze + float(rng.uniform(0, 10)),
+            read_noise_e=read_noise_e,
+            inverted=not transmitted and rng.random() < 0.12,
+            lamp=_lamp(shape, rng) if rng.random() < 0.4 else None,
+            hot=_hot_pixels(shape, photons, rng) if rng.random() < 0.1 else None,
+            row_noise_e=read_noise_e * float(rng.uniform(0, 0.5)) if rng.random() < 0.1 else 0.0,
+            smoothing_px=float(rng.uniform(0.3, 0.7)) if rng.random() < 0.15 else 0.0,
+            gamma=math.exp(float(rng.normal(0, 0.3))) if rng.random() < 0.2 else 1.0,
+            levels=int(rng.integers(40, 256)) if rng.random() < 0.2 else None,
+        )
+
+    def record(self, light: Floats, rng: np.random.Generator) -> Floats:
+        if self.inverted:
+            light = np.maximum(1.6 - light, 0.05)
+        expected = light if self.lamp is None else light * self.lamp
+        exposure = math.exp(float(rng.normal(0, 0.1)))
+        expected = (self.photons * expected + self.background) * np.float32(exposure)
+        spread = np.sqrt(expected + np.float32(self.read_noise_e**2))
+        seen = expected + spread * rng.standard_normal(expected.shape, dtype=np.float32)
+        if self.row_noise_e:
+            seen += rng.normal(0, self.row_noise_e, (len(seen), 1)).astype(np.float32)
+        if self.hot is not None:
+            seen.ravel()[self.hot[0]] += self.hot[1]
+        return self._processed(seen)
+
+    def _processed(self, frame: Floats) -> Floats:
+        if self.smoothing_px:
+            frame = cv2.GaussianBlur(frame, (5, 5), self.smoothing_px)
+        if self.gamma == 1.0 and self.levels is None:
+            return frame
+        low, high = float(frame.min()), float(frame.max())
+        frame = (frame - low) / np.float32(max(high - low, 1e-6))
+        if self.gamma != 1.0:
+            frame = np.power(frame, np.float32(self.gamma))
+        return frame if self.levels is None else np.rint(frame * self.levels)
+
+
+def _lamp(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """A smooth hill of light or a slope; its rim keeps 40 to 100 %."""
+    height, width = shape
+    y, x = np.ogrid[0:height, 0:width]
+    cy, cx = rng.uniform(-0.5, 1.5, 2) * shape
+    away = ((y - cy) ** 2 + (x - cx) ** 2).astype(np.float32)
+    return (1 - rng.uniform(0, 0.6) * away / away.max()).astype(np.float32)
+
+
+def _hot_pixels(
+    shape: tuple[int, ...], photons: float, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], Floats]:
+    count = int(rng.integers(1, 1 + shape[0] * shape[1] // 2000))
+    where = rng.integers(shape[0] * shape[1], size=count)
+    return where, (photons * rng.uniform(0.5, 10, count)).astype(np.float32)
+
+
+def _log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
+    return math.exp(float(rng.uniform(math.log(low), math.log(high))))

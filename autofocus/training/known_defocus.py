@@ -1,0 +1,216 @@
+"""Light with known defocus, to teach an encoder how far from focus a frame is.
+
+Nobody labels anything: how much an image is defocused is known because the optics of this project
+defocused it. Simulated specimens are rendered at several distances, so that thickness, haze and the
+contrast of transmitted light are those of the optics; real sharp stills are blurred by the pupil
+function. What is kept is light without noise; camera and lamp are drawn anew for every batch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from autofocus.training.corpus import train_images
+from autofocus.training.defocus import random_objective
+from autofocus.training.labelled import defocused, sampling_of
+from devices.simulated.optics import Objective, depth_of_field_um
+from devices.simulated.render import Renderer
+from devices.simulated.specimens import KINDS, make_specimen
+
+Floats = NDArray[np.float32]
+Halves = NDArray[np.float16]
+
+SIDE_PX = 256
+# Distances a specimen is kept at: in focus, two near it, three within 8, two up to 20.
+_REACHES_DOF = ((0.0, 2.5),) * 2 + ((1.0, 8.0),) * 3 + ((4.0, 20.0),) * 2
+DISTANCES = 1 + len(_REACHES_DOF)
+_WINDOWS_PER_STILL = 10
+_KINDS = tuple(kind for kind in KINDS if not kind.startswith("empty"))
+# Cameras with binning sample coarser than those `random_objective` draws.
+_BINNINGS = (1, 1, 1, 2)
+
+
+@dataclass(frozen=True)
+class KnownDefocus:
+    """Light of many specimens, each at several distances from focus.
+
+    Attributes
+    ----------
+    light : ndarray of shape (specimens, DISTANCES, SIDE_PX, SIDE_PX), float16
+        Fluorescence and stills: 1 is the brightness of the structure in focus; transmitted light:
+        1 is the empty field. May be mapped from disk.
+    defocus_dof : ndarray of shape (specimens, DISTANCES)
+        |z - z_in_focus| in depths of field; the first is 0.
+    sampling : ndarray of shape (specimens,)
+        Camera pixel as a multiple of wavelength / NA.
+    transmitted : ndarray of shape (specimens,), bool
+    """
+
+    light: Halves
+    defocus_dof: NDArray[np.float64]
+    sampling: NDArray[np.float64]
+    transmitted: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.sampling)
+
+
+@dataclass(frozen=True)
+class _Series:
+    light: Halves
+    defocus_dof: NDArray[np.float64]
+    sampling: float
+    transmitted: bool
+
+
+def load_known_defocus(
+    folder: Path, *, data: Path | None, count: int, seed: int, jobs: int = 1
+) -> KnownDefocus:
+    """Return the light kept in ``folder``, making it first when it is not there.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``light.npy``, ``truth.npz`` and what they were made with; light made otherwise is
+        made again.
+    data : Path or None
+        Folder with ``manifest.json``, whose `train` images are added; None for simulation only.
+    count : int
+        Simulated specimens.
+    seed, jobs : int
+        Processes that render.
+    """
+    made_with = json.dumps({"count": count, "seed": seed, "data": str(data)})
+    settings = folder / "known_defocus.json"
+    if not (settings.is_file() and settings.read_text(encoding="utf-8") == made_with):
+        folder.mkdir(parents=True, exist_ok=True)
+        settings.unlink(missing_ok=True)
+        _make(folder, data, count=count, seed=seed, jobs=jobs)
+        settings.write_text(made_with, encoding="utf-8")
+    light = np.load(folder / "light.npy", mmap_mode="r")
+    with np.load(folder / "truth.npz") as truth:
+        return KnownDefocus(light, truth["defocus_dof"], truth["sampling"], truth["transmitted"])
+
+
+def _make(folder: Path, data: Path | None, *, count: int, seed: int, jobs: int) -> None:
+    tasks: list[Callable[[], _Series]] = [_simulated(i, seed) for i in range(count)]
+    for number, (_, image) in enumerate(train_images(data) if data else ()):
+        if min(image.shape) >= SIDE_PX // 2:
+            tasks += [_still(image, number, k, seed) for k in range(_WINDOWS_PER_STILL)]
+    light = np.lib.format.open_memmap(
+        folder / "light.npy",
+        mode="w+",
+        dtype=np.float16,
+        shape=(len(tasks), DISTANCES, SIDE_PX, SIDE_PX),
+    )
+    truth = []
+    with joblib.Parallel(n_jobs=jobs, return_as="generator") as parallel:
+        made = parallel(joblib.delayed(_call)(task) for task in tasks)
+        for i, series in enumerate(track(made, "light", total=len(tasks))):
+            light[i] = series.light
+            truth.append(series)
+    light.flush()
+    np.savez(
+        folder / "truth.npz",
+        defocus_dof=np.stack([series.defocus_dof for series in truth]),
+        sampling=np.array([series.sampling for series in truth]),
+        transmitted=np.array([series.transmitted for series in truth]),
+    )
+
+
+def _call(task: Callable[[], _Series]) -> _Series:
+    return task()
+
+
+@dataclass(frozen=True)
+class _simulated:  # noqa: N801 - used like a function; a closure could not go to another process
+    index: int
+    seed: int
+
+    def __call__(self) -> _Series:
+        rng = np.random.default_rng([self.seed, 0xDEF, self.index])
+        objective = _any_objective(rng)
+        aberrated = replace(
+            objective, spherical_waves=float(rng.choice([0, 0, rng.normal(0, 0.2)]))
+        )
+        specimen = make_specimen(
+            _KINDS[self.index % len(_KINDS)],
+            shape=(SIDE_PX, SIDE_PX),
+            pixel_size_um=objective.pixel_size_um,
+            rng=rng,
+        )
+        renderer = Renderer(specimen, aberrated, condenser_na_ratio=float(rng.uniform(0.3, 0.9)))
+        dof_um = depth_of_field_um(objective)
+        distances = _distances(rng)
+        light = [renderer.relative(float(distance) * dof_um) for distance in distances]
+        transmitted = specimen.modality == "brightfield"
+        return _series(light, distances, objective, transmitted=transmitted)
+
+
+@dataclass(frozen=True)
+class _still:  # noqa: N801 - as above
+    image: Floats
+    number: int
+    window: int
+    seed: int
+
+    def __call__(self) -> _Series:
+        rng = np.random.default_rng([self.seed, 0x571, self.number, self.window])
+        objective = _any_objective(rng)
+        distances = _distances(rng)
+        light = defocused(
+            _window(self.image, rng),
+            objective,
+            distances,
+            spherical_waves=float(rng.normal(0, 0.1)),
+        )
+        return _series(list(light), distances, objective, transmitted=False)
+
+
+def _series(
+    light: list[Floats],
+    distances: NDArray[np.float64],
+    objective: Objective,
+    *,
+    transmitted: bool,
+) -> _Series:
+    brightest = 60_000.0  # what float16 holds
+    kept = np.clip(np.stack(light), 0, brightest).astype(np.float16)
+    return _Series(kept, np.abs(distances), sampling_of(objective), transmitted)
+
+
+def _distances(rng: np.random.Generator) -> NDArray[np.float64]:
+    away = [0.0]
+    for low, high in _REACHES_DOF:
+        uniform = low == 0
+        away.append(rng.uniform(low, high) if uniform else _log_uniform(low, high, rng))
+    return np.array(away) * rng.choice([-1, 1], len(away))
+
+
+def _log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
+    return math.exp(float(rng.uniform(math.log(low), math.log(high))))
+
+
+def _any_objective(rng: np.random.Generator) -> Objective:
+    objective = random_objective(rng)
+    binning = int(rng.choice(_BINNINGS))
+    return replace(objective, pixel_size_um=objective.pixel_size_um * binning)
+
+
+def _window(image: Floats, rng: np.random.Generator) -> Floats:
+    """Cut SIDE_PX from a still, of which a small one is continued by reflection; in 0..1.5."""
+    short = [max(0, SIDE_PX - side) for side in image.shape]
+    image = np.pad(image, [(0, missing) for missing in short], "symmetric")
+    y, x = (int(rng.integers(side - SIDE_PX + 1)) for side in image.shape)
+    window = image[y : y + SIDE_PX, x : x + SIDE_PX]
+    low, high = np.percentile(window, (0.5, 99.9))
+    return np.clip((window - low) / max(high - low, 1e-6), 0, 1.5).astype(np.float32)

@@ -1,0 +1,266 @@
+"""Teach a contrastive encoder what one depth of field of defocus looks like.
+
+MoCo tells distortions apart; it has no reason to lay them out along a line that a ridge can read,
+and in transmitted light it does not. So the quality encoder goes on learning with a second pretext
+task: read the distance to focus of light that the project's own optics defocused
+(`autofocus.training.known_defocus`), through a *linear* reading of the logarithms of its features
+at full and at half scale, with the sampling of the camera, exactly as the head will read them
+(`models.head.with_sampling`). Nobody labels anything: the distance is known by construction. The
+reading is thrown away; the encoder is frozen and a head is fitted on it as on any other.
+
+    autofocus refine --encoders runs/encoders --minutes 48 -o runs/refined
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autofocus.training.default_head import FARTHEST_DOF, SIGMA_DOF
+from autofocus.training.focus_batches import FocusBatch, FocusBatches
+from autofocus.training.known_defocus import SIDE_PX, KnownDefocus
+from autofocus.training.team import Team
+from autofocus.training.training_run import train
+from models.checkpoints import load_compact_encoder
+from models.encoders import CompactEncoder
+from models.reiqa import LOG_FLOOR
+
+_DISTANCE_UNIT_DOF = 4.0  # of the second output, so that all outputs are near 1
+_RANK_SLOPE = 4.0
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """The recipe; with the seed it decides every batch.
+
+    Attributes
+    ----------
+    crop_px : int
+        Side of the crops in the first part of the run.
+    late : float
+        Share of the run after which whole patches of 256 px are used, as at inference.
+    specimens, distances : int
+        A batch; a third of the specimens in the late part.
+    rank : float
+        Weight of the order of the distances of one specimen.
+    unknown : float
+        Share of the specimens whose sampling is not told.
+    average : float
+        Share of the exported average of the weights that survives a step.
+    learning_rate, weight_decay, warm_up : float
+        AdamW; linear warm-up over this share of the run, then a cosine to 1 % of the rate.
+    steps : int
+        Length of the run when no time is given.
+    seed : int
+    """
+
+    crop_px: int = 128
+    late: float = 0.7
+    specimens: int = 24
+    distances: int = 4
+    rank: float = 0.3
+    unknown: float = 0.25
+    average: float = 0.998
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 1e-4
+    warm_up: float = 0.03
+    steps: int = 6000
+    seed: int = 0
+
+
+def refine(
+    encoder: Path,
+    settings: RefineSettings,
+    out: Path,
+    *,
+    pool: KnownDefocus,
+    minutes: float | None = None,
+    threads: int = 1,
+    workers: int = 1,
+    resume: bool = True,
+    team: Team | None = None,
+) -> Path:
+    """Train the quality encoder on and return its safetensors file.
+
+    Parameters
+    ----------
+    encoder : Path
+        Quality encoder of `autofocus.training.pretrain.pretrain`.
+    settings : RefineSettings
+    out : Path
+        Receives ``quality.safetensors``, ``quality.csv`` (the log) and ``quality.checkpoint.pt``.
+    pool : KnownDefocus
+    minutes, threads, workers, resume, team
+        As of `autofocus.training.pretrain.pretrain`.
+
+    Raises
+    ------
+    ConfigError
+        When the checkpoint in ``out`` was made with other settings.
+    CheckpointError
+        When ``encoder`` is not a compact encoder.
+    """
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(1)
+    team = team or Team()
+    lesson = _KnownDistances(load_compact_encoder(encoder), settings, pool, team)
+    return train(lesson, settings, out, minutes=minutes, workers=workers, resume=resume, team=team)
+
+
+class DefocusReading(nn.Module):
+    """What a head would read: score, distance and logarithmic distance, linear in the features.
+
+    Parameters
+    ----------
+    features : int
+        Of both scales together.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.standardised = nn.BatchNorm1d(2 * features + 1, affine=False)
+        self.linear = nn.Linear(2 * features + 1, 3)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, features: Tensor, sampling: Tensor) -> Tensor:
+        """Read frames.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, features)
+            Logarithms.
+        sampling : Tensor of shape (n,)
+            Centred logarithm of the sampling, 0 where it is not told.
+
+        Returns
+        -------
+        Tensor of shape (n, 3)
+            1 / (1 + (d / 2)^2); d in units of four depths of field; log(1 + (d / 2)^2).
+        """
+        column = sampling[:, None]
+        return self.linear(self.standardised(torch.cat([features, column, features * column], 1)))
+
+
+class _State(nn.Module):
+    """Encoder, reading and the running average of the encoder."""
+
+    def __init__(self, encoder: CompactEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(True).train()
+        self.reading = DefocusReading(2 * encoder.feature_dim)
+        self.average = copy.deepcopy(encoder).requires_grad_(False)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+
+class _KnownDistances:
+    """Reading the distance as a `autofocus.training.training_run.Lesson`."""
+
+    name = "quality"
+    figure = "correlation"
+    largest_gradient = 5.0
+
+    def __init__(
+        self, encoder: CompactEncoder, settings: RefineSettings, pool: KnownDefocus, team: Team
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        self._settings, self._team = settings, team
+        self._early = FocusBatches(
+            pool,
+            specimens=settings.specimens,
+            distances=settings.distances,
+            crop_px=settings.crop_px,
+            unknown=settings.unknown,
+        )
+        self._late = replace(
+            self._early, specimens=max(1, settings.specimens // 3), crop_px=SIDE_PX
+        )
+        self._mean_log_sampling = float(np.log(pool.sampling).mean())
+        self.state = _State(encoder).to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def learning(self) -> Iterable[nn.Parameter]:
+        return (p for p in self.state.parameters() if p.requires_grad)
+
+    def batch(self, number: int, done: float) -> FocusBatch:
+        source = self._late if done > self._settings.late else self._early
+        return source.make(self._settings.seed, number)
+
+    def loss(self, batch: FocusBatch) -> tuple[Tensor, float]:
+        device = self._team.device
+        crops = torch.from_numpy(batch.crops).to(device, memory_format=torch.channels_last)
+        distance = torch.from_numpy(batch.defocus_dof).to(device)
+        wide = batch.crops.shape[-1] < SIDE_PX
+        with torch.autocast(device.type, torch.bfloat16, enabled=wide and _has_bfloat16(device)):
+            features = torch.cat(
+                [
+                    _log(self.state.encoder(crops)),
+                    _log(self.state.encoder(functional.avg_pool2d(crops, 2))),
+                ],
+                dim=1,
+            )
+        read = self.state.reading(features.float(), self._told(batch).to(device))
+        label = 1 / (1 + (distance / SIGMA_DOF) ** 2)
+        loss = self._distance_loss(read, label, distance) + self._settings.rank * _rank_loss(
+            read[:, 2], -torch.log(label), self._settings.distances
+        )
+        score = torch.stack([read[:, 0].detach().float(), label])
+        return loss, float(torch.corrcoef(score)[0, 1].nan_to_num())
+
+    def after_step(self) -> None:
+        updates = self.state.get_buffer("updates")
+        updates += 1
+        # The first steps are forgotten sooner.
+        kept = min(self._settings.average, 1 - 10 / (10 + float(updates)))
+        slow, fast = self.state.average.state_dict(), self.state.encoder.state_dict()
+        for name, value in slow.items():
+            if value.dtype.is_floating_point:
+                value.lerp_(fast[name], 1 - kept)
+            else:
+                value.copy_(fast[name])
+
+    def encoder(self) -> nn.Module:
+        return self.state.average
+
+    def _told(self, batch: FocusBatch) -> Tensor:
+        """Centred logarithm of the sampling; 0 where it is not told."""
+        centred = np.log(batch.sampling) - np.float32(self._mean_log_sampling)
+        return torch.from_numpy(np.nan_to_num(centred))
+
+    @staticmethod
+    def _distance_loss(read: Tensor, label: Tensor, distance: Tensor) -> Tensor:
+        near = distance.clamp(max=FARTHEST_DOF)
+        return (
+            functional.mse_loss(read[:, 0], label) / 0.1
+            + functional.smooth_l1_loss(read[:, 1] * _DISTANCE_UNIT_DOF, near) / 2
+            + functional.smooth_l1_loss(read[:, 2], -torch.log(label), beta=0.5)
+        )
+
+
+def _rank_loss(read: Tensor, wanted: Tensor, distances: int) -> Tensor:
+    """Of two frames of one specimen the one farther from focus must be read as farther.
+
+    The logistic loss of C. Burges et al., "Learning to rank using gradient descent", ICML 2005.
+    """
+    read, wanted = read.view(-1, distances), wanted.view(-1, distances)
+    difference = read[:, :, None] - read[:, None]
+    farther = (wanted[:, :, None] - wanted[:, None] > 0.02).float()
+    lost = functional.softplus(-difference * _RANK_SLOPE) * farther
+    return lost.sum() / farther.sum().clamp(min=1)
+
+
+def _log(features: Tensor) -> Tensor:
+    return torch.log(features.float() + float(LOG_FLOOR))
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is native; emulated it is slower than float32."""
+    if device.type != "cpu":
+        return True
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

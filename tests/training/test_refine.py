@@ -1,0 +1,152 @@
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from autofocus.errors import ConfigError
+from autofocus.training import refine as module
+from autofocus.training import training_run
+from autofocus.training.focus_batches import FocusBatches
+from autofocus.training.known_defocus import DISTANCES, SIDE_PX, load_known_defocus
+from autofocus.training.refine import RefineSettings, refine
+from autofocus.training.team import Team
+from models.encoders import CompactEncoder
+
+TINY = RefineSettings(crop_px=64, specimens=3, steps=20, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("light")
+
+
+@pytest.fixture(scope="module")
+def pool(folder):
+    return load_known_defocus(folder, data=None, count=9, seed=0)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    file = tmp_path_factory.mktemp("encoder") / "quality.safetensors"
+    torch.manual_seed(0)
+    save_file(CompactEncoder(16).state_dict(), file)
+    return file
+
+
+def batches(pool, **changes):
+    settings = {"specimens": 4, "distances": 4, "crop_px": 96, "unknown": 0.5}
+    return FocusBatches(pool, **(settings | changes))
+
+
+def test_the_first_distance_is_in_focus_and_the_others_are_not(pool):
+    assert (pool.defocus_dof[:, 0] == 0).all()
+    assert (pool.defocus_dof[:, 1:] > 0).all()
+    assert pool.defocus_dof.max() <= 20
+
+
+def test_every_kind_of_specimen_loses_detail_far_from_focus(pool):
+    """All but phase specimens, whose contrast is least in focus."""
+    light = np.asarray(pool.light, np.float32)
+    detail = (np.diff(light, axis=2) ** 2).mean(axis=(2, 3))
+    farthest = pool.defocus_dof.argmax(axis=1)
+    lost = detail[np.arange(len(pool)), farthest] < detail[:, 0]
+
+    assert lost.sum() >= len(pool) - 1
+
+
+def test_light_is_made_once_and_anew_for_another_seed(folder, pool):
+    written = (folder / "light.npy").stat().st_mtime_ns
+
+    load_known_defocus(folder, data=None, count=9, seed=0)
+    assert (folder / "light.npy").stat().st_mtime_ns == written
+
+    other = load_known_defocus(folder.with_name("other"), data=None, count=9, seed=1)
+    assert not np.array_equal(other.defocus_dof, pool.defocus_dof)
+
+
+def test_batches_depend_on_seed_and_number_alone(pool):
+    one, again, other = (batches(pool).make(0, number) for number in (3, 3, 4))
+
+    assert np.array_equal(one.crops, again.crops)
+    assert np.array_equal(one.sampling, again.sampling, equal_nan=True)
+    assert not np.array_equal(one.crops, other.crops)
+
+
+@pytest.mark.parametrize("side", [64, SIDE_PX])
+def test_crops_are_normalised_and_carry_the_truth_of_their_specimen(pool, side):
+    made = [batches(pool, crop_px=side).make(0, number) for number in range(6)]
+
+    for batch in made:
+        assert batch.crops.shape == (16, 1, side, side)
+        assert batch.crops.dtype == np.float32
+        assert batch.crops.min() >= 0
+        assert batch.crops.max() <= 1
+        assert np.isin(batch.defocus_dof, pool.defocus_dof.astype(np.float32)).all()
+        by_specimen = batch.sampling.reshape(-1, 4)
+        assert np.array_equal(by_specimen, by_specimen[:, [0] * 4], equal_nan=True)
+    told = ~np.isnan(np.concatenate([batch.sampling for batch in made]))
+    assert 0.1 < told.mean() < 0.9
+
+
+def test_a_refined_encoder_reads_distances_that_it_could_not_read_before(pool, encoder, tmp_path):
+    """On the specimens it learnt from: whether it generalises is for the benchmarks to say."""
+    settings = replace(TINY, steps=80, specimens=6, late=1.0)
+
+    file = refine(encoder, settings, tmp_path, pool=pool)
+
+    CompactEncoder(16).load_state_dict(load_file(file), strict=True)
+    with (tmp_path / "quality.csv").open(newline="") as source:
+        rows = list(csv.DictReader(source))
+    assert [int(row["step"]) for row in rows] == list(range(10, 81, 10))
+    assert float(rows[-1]["loss"]) < 0.8 * float(rows[0]["loss"])
+    assert np.mean([float(row["correlation"]) for row in rows[-3:]]) > 0.3
+
+
+def test_a_longer_run_goes_on_and_another_recipe_is_refused(pool, encoder, tmp_path):
+    settings = replace(TINY, steps=10)
+    refine(encoder, settings, tmp_path, pool=pool)
+
+    refine(encoder, replace(settings, steps=20), tmp_path, pool=pool)
+
+    with (tmp_path / "quality.csv").open(newline="") as source:
+        assert [int(row["step"]) for row in csv.DictReader(source)] == [10, 20]
+    with pytest.raises(ConfigError, match="other settings"):
+        refine(encoder, replace(settings, rank=0.0), tmp_path, pool=pool)
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(pool, encoder, tmp_path):
+    def steps(out, stops):
+        out.mkdir()
+        for stop in stops:
+            lesson = module._KnownDistances(
+                module.load_compact_encoder(encoder), TINY, pool, Team()
+            )
+            run = training_run._Run(lesson, TINY, out, Team())
+            run.load()
+            while run.step < stop:
+                run._update(lesson.batch(run.step, 1.0 if run.step > 4 else 0.0), 1e-3)
+                run.step += 1
+            run.save()
+        return load_file(run.export())
+
+    whole, parts = steps(tmp_path / "whole", [6]), steps(tmp_path / "parts", [3, 6])
+
+    for name, tensor in whole.items():
+        torch.testing.assert_close(tensor, parts[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_the_farther_frame_must_be_read_as_farther():
+    wanted = torch.tensor([0.0, 1.0, 2.0, 3.0])
+
+    right = module._rank_loss(wanted, wanted, 4)
+    wrong = module._rank_loss(-wanted, wanted, 4)
+
+    assert right < 0.1 < 1 < wrong
+
+
+def test_a_pool_has_all_distances_of_every_specimen(pool):
+    assert pool.light.shape == (9, DISTANCES, SIDE_PX, SIDE_PX)
+    assert len(pool) == 9
