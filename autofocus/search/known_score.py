@@ -12,21 +12,21 @@ field. A head of a lab's own has the same label, 1 in focus and 0 far away, and 
 from __future__ import annotations
 
 # Mean and standard deviation over specimens: height of the peak above the level far away.
-HEIGHT = (0.76, 0.20)
-LEVEL = (0.10, 0.07)
+HEIGHT = (0.82, 0.17)
+LEVEL = (0.05, 0.06)
 # Of a score where there is nothing to focus on; wider than far from focus, (0.15, 0.08), because no
 # empty field is among what was measured.
-NOTHING = (0.2, 0.15)
+NOTHING = (0.12, 0.12)
 # Scatter of a reading about the bell that fits its specimen, departures from the bell included: a
 # clean specimen, a usual one, a difficult one. Larger than measured (0.02, 0.03, 0.05), because
 # neighbouring readings depart together, and a bell can follow a few of them.
-NOISES = (0.02, 0.04, 0.08)
+NOISES = (0.02, 0.035, 0.075)
 # Half widths at half height: median, and standard deviation of the natural logarithm.
-HALF_WIDTH_DOF = (2.25, 0.40)
+HALF_WIDTH_DOF = (2.4, 0.36)
 # The bells are 1 / (1 + |d / w|^p): peaked with long tails, as the label is, or round.
-EXPONENTS = (1.3, 2.0, 3.0)
+EXPONENTS = (1.5, 2.0, 3.0)
 # A frame that scores less than the first is not in focus; from the second on a closer look pays;
 # one that scores less than the third needs a witness: humps far from focus come near to it.
 LEAST_SCORE = 0.25
 HUMP_SCORE = 0.3
-EVIDENT_SCORE = 0.6
+EVIDENT_SCORE = 0.55

@@ -14,10 +14,10 @@ from dataclasses import replace
 
 from autofocus.search import coarse_to_fine
 from autofocus.search.belief import absolute_score
-from autofocus.search.conclusion import Concluding, conclude
+from autofocus.search.conclusion import Concluding
 from autofocus.search.evidence import best_reading
 from autofocus.search.grid import coarse_positions
-from autofocus.search.looking import look
+from autofocus.search.looking import look_and_conclude
 from autofocus.search.protocol import Pass, Purpose, Reading, Search, SearchSettings
 from autofocus.search.run import Run
 
@@ -120,5 +120,4 @@ def _evident(run: Run) -> Concluding:
     if not run.settings.absolute or coarse_to_fine.hump_of(run) is None:
         return None
     expected = absolute_score()
-    yield from look(run, expected, most=coarse_to_fine.MOST_LOOKS)
-    return (yield from conclude(run, expected))
+    return (yield from look_and_conclude(run, expected, most=coarse_to_fine.MOST_LOOKS))
