@@ -13,9 +13,9 @@ from autofocus.search.protocol import Reading
 
 # Of what the belief says, as a share; of how much nearer the flank on one side was read than that
 # on the other, because no curve is quite symmetric; and what no reading can know of the specimen.
-BELIEVED_SHARE = 0.5
-LEAN = 0.08
-UNKNOWN_DOF = 0.03
+BELIEVED_SHARE = 0.4
+LEAN = 0.05
+UNKNOWN_DOF = 0.025
 # Of the scatter about a fitted peak, as a share, and what no fit can know of the specimen.
 FIT_SHARE = 0.8
 UNFITTED_DOF = 0.05
