@@ -12,7 +12,12 @@ from rich.console import Console
 from autofocus.training import default_head
 from autofocus.training.corpus import Corpus
 from autofocus.training.known_defocus import load_known_defocus
-from autofocus.training.labelled import simulated_groups, stack_groups, still_groups
+from autofocus.training.labelled import (
+    bead_groups,
+    simulated_groups,
+    stack_groups,
+    still_groups,
+)
 from autofocus.training.pretrain import Branch, PretrainSettings, corpus_for, pretrain
 from autofocus.training.refine import RefineSettings, refine
 from autofocus.training.team import Team, assembled
@@ -22,6 +27,7 @@ from models.registry import ENSEMBLE_FILE, Registry
 from models.reiqa import ExtractorSettings
 
 _SMALL_MINUTES = 3.0
+_SPECIMENS_A_BEAD_FIELD = 6
 
 Data = Annotated[
     Path | None,
@@ -145,6 +151,7 @@ def fit_default_head(
     settings = ExtractorSettings(layout="compact", values="log")
     extractor = Registry([out]).load_extractor("reiqa-compact", settings)
     groups = simulated_groups(specimens, seed=seed)
+    groups += bead_groups(specimens // _SPECIMENS_A_BEAD_FIELD, seed=seed)
     if data is not None:
         groups += still_groups(data, seed=seed) + stack_groups(data)
     table = default_head.extract(extractor, groups, jobs=jobs)

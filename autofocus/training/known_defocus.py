@@ -21,10 +21,10 @@ from rich.progress import track
 
 from autofocus.training.corpus import train_images
 from autofocus.training.defocus import random_objective
-from autofocus.training.labelled import defocused, sampling_of
+from autofocus.training.labelled import defocused, few_beads, sampling_of
 from devices.simulated.optics import Objective, depth_of_field_um
 from devices.simulated.render import Renderer
-from devices.simulated.specimens import KINDS, make_specimen
+from devices.simulated.specimens import KINDS, Specimen, make_specimen
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
@@ -34,6 +34,7 @@ SIDE_PX = 256
 _REACHES_DOF = ((0.0, 2.5),) * 2 + ((1.0, 8.0),) * 3 + ((4.0, 20.0),) * 2
 DISTANCES = 1 + len(_REACHES_DOF)
 _WINDOWS_PER_STILL = 10
+_SPECIMENS_A_BEAD_FIELD = 5
 _KINDS = tuple(kind for kind in KINDS if not kind.startswith("empty"))
 # Cameras with binning sample coarser than those `random_objective` draws.
 _BINNINGS = (1, 1, 1, 2)
@@ -103,6 +104,7 @@ def load_known_defocus(
 
 def _make(folder: Path, data: Path | None, *, count: int, seed: int, jobs: int) -> None:
     tasks: list[Callable[[], _Series]] = [_simulated(i, seed) for i in range(count)]
+    tasks += [_beads(i, seed) for i in range(count // _SPECIMENS_A_BEAD_FIELD)]
     for number, (_, image) in enumerate(train_images(data) if data else ()):
         if min(image.shape) >= SIDE_PX // 2:
             tasks += [_still(image, number, k, seed) for k in range(_WINDOWS_PER_STILL)]
@@ -154,6 +156,32 @@ class _simulated:  # noqa: N801 - used like a function; a closure could not go t
         light = [renderer.relative(float(distance) * dof_um) for distance in distances]
         transmitted = specimen.modality == "brightfield"
         return _series(light, distances, objective, transmitted=transmitted)
+
+
+@dataclass(frozen=True)
+class _beads:  # noqa: N801 - as above
+    """A few small beads, often through an aberrated objective: point spread functions.
+
+    The rings of a defocused bead are as crisp as anything, and other specimens do not show them
+    alone.
+    """
+
+    index: int
+    seed: int
+
+    def __call__(self) -> _Series:
+        rng = np.random.default_rng([self.seed, 0xBEAD, self.index])
+        objective = _any_objective(rng)
+        aberrated = replace(objective, spherical_waves=float(rng.normal(0, 0.4)))
+        beads = few_beads(
+            SIDE_PX, objective.pixel_size_um, count=int(rng.choice((3, 6, 12))), rng=rng
+        )
+        renderer = Renderer(Specimen(((0.0, beads),), "beads", "fluorescence"), aberrated)
+        # Aberration moves the sharpest plane.
+        sharpest_um, dof_um = renderer.sharpest_defocus_um, depth_of_field_um(objective)
+        distances = _distances(rng)
+        light = [renderer.relative(sharpest_um + float(each) * dof_um) for each in distances]
+        return _series(light, distances, objective, transmitted=False)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from autofocus.training.corpus import train_images
 from autofocus.training.defocus import random_objective
 from devices.simulated.optics import Objective, TransferFunctions, depth_of_field_um
 from devices.simulated.render import Renderer, camera_counts
-from devices.simulated.specimens import KINDS, make_specimen
+from devices.simulated.specimens import KINDS, Specimen, make_specimen
 
 Floats = NDArray[np.float32]
 
@@ -31,6 +31,7 @@ Floats = NDArray[np.float32]
 EMPTY_DEFOCUS_DOF = 20.0
 _MOST_DEFOCUS_DOF = 20.0
 _SIDES_PX = (96, 192, 320, 384, 512)  # cameras are often read out in part
+_BEAD_SIDES_PX = (48, 64, 96, 128, 192, 256)
 _EMPTY_KINDS = ("empty", "empty_brightfield")
 
 
@@ -73,7 +74,7 @@ class Group:
     name : str
         Unique.
     source : str
-        ``simulated``, ``stills`` or ``stacks``: what it counts as in a report.
+        ``simulated``, ``beads``, ``stills`` or ``stacks``: what it counts as in a report.
     frames : callable
         Makes the frames, always the same ones.
     """
@@ -123,6 +124,15 @@ def simulated_groups(count: int, *, seed: int, frames: int = 10) -> list[Group]:
     return [_simulated_group(i, seed=seed, frames=frames) for i in range(count)]
 
 
+def bead_groups(count: int, *, seed: int, frames: int = 10) -> list[Group]:
+    """One to five small beads in a small frame, often through an aberrated objective.
+
+    What labs record to measure a point spread function. The rings of a defocused bead are as crisp
+    as anything, and hardly any specimen of `simulated_groups` shows them alone.
+    """
+    return [_bead_group(i, seed=seed, frames=frames) for i in range(count)]
+
+
 def still_groups(data: Path, *, seed: int, per_image: int = 2, frames: int = 8) -> list[Group]:
     """Real sharp `train` images, defocused by the PSF of a random objective."""
     groups = []
@@ -143,6 +153,25 @@ def stack_groups(data: Path) -> list[Group]:
         if entry["use"] == "train" and optics is not None:
             groups.append(_stack_group(data / entry["file"], entry, optics))
     return groups
+
+
+def few_beads(side: int, pixel_size_um: float, *, count: int, rng: np.random.Generator) -> Floats:
+    """Balls of 0.1 to 2 um at random places, each seen as a disc of its thickness.
+
+    Returns
+    -------
+    ndarray of shape (side, side), float32
+        Relative brightness.
+    """
+    y, x = np.indices((side, side))
+    light = np.zeros((side, side), np.float32)
+    for _ in range(count):
+        radius_px = max(0.5, _log_uniform(rng, 0.05, 1.0) / pixel_size_um)
+        cy, cx = rng.uniform(0.1 * side, 0.9 * side, 2)
+        away = np.hypot(y - cy, x - cx)
+        ball = np.sqrt(np.maximum((radius_px + 0.5) ** 2 - away**2, 0)) / radius_px
+        light += float(rng.uniform(0.5, 1)) * ball.astype(np.float32)
+    return light
 
 
 def sampling_of(objective: Objective) -> float:
@@ -188,6 +217,29 @@ def _simulated_group(index: int, *, seed: int, frames: int) -> Group:
         return made
 
     return Group(f"{kind}-{seed}-{index}", "simulated", make)
+
+
+def _bead_group(index: int, *, seed: int, frames: int) -> Group:
+    def make() -> list[LabelledFrame]:
+        rng = np.random.default_rng([seed, 0xBEAD, index])
+        objective = random_objective(rng)
+        aberrated = replace(objective, spherical_waves=float(rng.normal(0, 0.4)))
+        side = int(rng.choice(_BEAD_SIDES_PX))
+        beads = few_beads(
+            side, objective.pixel_size_um, count=int(rng.choice((1, 1, 1, 2, 5))), rng=rng
+        )
+        renderer = Renderer(Specimen(((0.0, beads),), "beads", "fluorescence"), aberrated)
+        exposure = _Exposure.draw(rng)
+        dof_um = depth_of_field_um(objective)
+        sharpest_um = renderer.sharpest_defocus_um
+        made = []
+        for distance in draw_defocus_dof(frames, rng):
+            light = renderer.relative(sharpest_um + float(distance) * dof_um)
+            image = exposure.record(light, rng)
+            made.append(LabelledFrame(image, abs(float(distance)), sampling_of(objective)))
+        return made
+
+    return Group(f"bead-{seed}-{index}", "beads", make)
 
 
 def _still_group(name: str, image: Floats, seed: Sequence[int], frames: int) -> Group:

@@ -148,5 +148,6 @@ def test_the_farther_frame_must_be_read_as_farther():
 
 
 def test_a_pool_has_all_distances_of_every_specimen(pool):
-    assert pool.light.shape == (9, DISTANCES, SIDE_PX, SIDE_PX)
-    assert len(pool) == 9
+    """Nine specimens, one of each kind, and one field of beads."""
+    assert pool.light.shape == (10, DISTANCES, SIDE_PX, SIDE_PX)
+    assert len(pool) == 10
