@@ -21,7 +21,7 @@ _CALIBRATION = {
     "objective": "20x/0.75",
     "channel": None,
     "scorer": "reiqa-compact",
-    "head": "default@7991a5c8",
+    "head": "default@75b98f04",
     "binning": 1,
     "exposure_ms": 10.0,
     "dof_um": 1.376,
