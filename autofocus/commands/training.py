@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from autofocus.errors import ConfigError
 from autofocus.training import default_head
 from autofocus.training.corpus import Corpus
 from autofocus.training.known_defocus import load_known_defocus
@@ -85,7 +87,7 @@ def pretrain_encoders(
 
 def refine_encoder(
     encoders: Annotated[
-        Path, typer.Option(help="Folder with quality.safetensors, of `autofocus pretrain`.")
+        Path, typer.Option(help="Folder with both encoders, of `autofocus pretrain`.")
     ],
     out: Out,
     data: Data = None,
@@ -101,9 +103,16 @@ def refine_encoder(
     seed: Seed = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore an existing checkpoint.")] = False,
 ) -> None:
-    """Teach the quality encoder what a depth of field looks like; started again, it goes on."""
+    """Teach the quality encoder what a depth of field looks like; started again, it goes on.
+
+    The content encoder is copied, so that `autofocus fit-default-head` can go on with the result.
+    """
+    if out.resolve() == encoders.resolve():
+        raise ConfigError(f"{out} holds the encoder to begin with; give another folder with --out")
     with assembled() as team:
         if team.leads:
+            out.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(encoders / "content.safetensors", out / "content.safetensors")
             load_known_defocus(out / "light", data=data, count=specimens, seed=seed, jobs=jobs)
         team.agreed(0.0)
         pool = load_known_defocus(out / "light", data=data, count=specimens, seed=seed)

@@ -65,7 +65,7 @@ class FocusBatches:
     def make(self, seed: int, step: int) -> FocusBatch:
         """Return the batch of this step, always the same one."""
         rng = np.random.default_rng([seed, 0xF0C, step])
-        chosen = rng.choice(len(self.pool), self.specimens, replace=False)
+        chosen = rng.choice(len(self.pool), self.specimens, replace=self.specimens > len(self.pool))
         planes = [
             rng.permutation(self.pool.light.shape[1])[: self.distances]
             for _ in range(self.specimens)

@@ -1,4 +1,5 @@
 import csv
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from autofocus.commands.training import refine_encoder
 from autofocus.errors import ConfigError
 from autofocus.training import refine as module
 from autofocus.training import training_run
@@ -103,6 +105,25 @@ def test_a_refined_encoder_reads_distances_that_it_could_not_read_before(pool, e
     assert [int(row["step"]) for row in rows] == list(range(10, 81, 10))
     assert float(rows[-1]["loss"]) < 0.8 * float(rows[0]["loss"])
     assert np.mean([float(row["correlation"]) for row in rows[-3:]]) > 0.3
+
+
+def test_the_command_leaves_a_folder_to_fit_a_head_on_and_never_its_own_input(encoder, tmp_path):
+    begin = tmp_path / "begin"
+    begin.mkdir()
+    for branch in ("content", "quality"):
+        shutil.copyfile(encoder, begin / f"{branch}.safetensors")
+
+    def run(out):
+        refine_encoder(
+            encoders=begin, out=out, minutes=1e-4, specimens=5, threads=1, workers=1, jobs=1, seed=0
+        )
+
+    with pytest.raises(ConfigError, match="another folder"):
+        run(begin)
+    run(tmp_path / "out")
+
+    for branch in ("content", "quality"):
+        CompactEncoder(16).load_state_dict(load_file(tmp_path / "out" / f"{branch}.safetensors"))
 
 
 def test_a_longer_run_goes_on_and_another_recipe_is_refused(pool, encoder, tmp_path):
