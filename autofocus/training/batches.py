@@ -240,8 +240,8 @@ class _Camera:
         level = float(np.median(light))
         bright = (1 - level if inverted else level) > _BRIGHT_FIELD
         return cls(
-            photons=_log_uniform(20, 5000, rng) * (LAMP_GAIN if bright else 1.0),
-            background=_log_uniform(0.005, 0.2 if bright else 2.0, rng),
+            photons=log_uniform(20, 5000, rng) * (LAMP_GAIN if bright else 1.0),
+            background=log_uniform(0.005, 0.2 if bright else 2.0, rng),
             inverted=inverted,
             lamp=_uneven_lamp(light.shape[0], rng) if rng.random() < 0.5 else None,
         )
@@ -268,7 +268,8 @@ def _uneven_lamp(side: int, rng: np.random.Generator) -> Floats:
     return (1 - rng.uniform(0, 0.6) * away / away.max()).astype(np.float32)
 
 
-def _log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
+def log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
+    """Draw a number between the two, every ratio alike."""
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 

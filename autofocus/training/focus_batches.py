@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from autofocus.training.batches import LAMP_GAIN, normalise
+from autofocus.training.batches import LAMP_GAIN, log_uniform, normalise
 from autofocus.training.known_defocus import SIDE_PX, KnownDefocus
 
 Floats = NDArray[np.float32]
@@ -137,7 +137,7 @@ class _Microscope:
     def draw(
         cls, shape: tuple[int, ...], *, transmitted: bool, rng: np.random.Generator
     ) -> _Microscope:
-        photons = _log_uniform(8, 4000, rng)
+        photons = log_uniform(8, 4000, rng)
         haze = 0.0 if transmitted else float(rng.uniform(0, 1.0)) ** 3
         read_noise_e = float(rng.uniform(0.5, 4))
         if rng.random() < 0.1:  # averaged frames
@@ -196,7 +196,3 @@ def _hot_pixels(
     count = int(rng.integers(1, 1 + shape[0] * shape[1] // 2000))
     where = rng.integers(shape[0] * shape[1], size=count)
     return where, (photons * rng.uniform(0.5, 10, count)).astype(np.float32)
-
-
-def _log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
-    return math.exp(float(rng.uniform(math.log(low), math.log(high))))

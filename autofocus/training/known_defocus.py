@@ -9,7 +9,6 @@ function. What is kept is light without noise; camera and lamp are drawn anew fo
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from autofocus.training.batches import log_uniform
 from autofocus.training.corpus import train_images
 from autofocus.training.defocus import random_objective
 from autofocus.training.labelled import defocused, few_beads, sampling_of
@@ -220,12 +220,8 @@ def _distances(rng: np.random.Generator) -> NDArray[np.float64]:
     away = [0.0]
     for low, high in _REACHES_DOF:
         uniform = low == 0
-        away.append(rng.uniform(low, high) if uniform else _log_uniform(low, high, rng))
+        away.append(rng.uniform(low, high) if uniform else log_uniform(low, high, rng))
     return np.array(away) * rng.choice([-1, 1], len(away))
-
-
-def _log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
-    return math.exp(float(rng.uniform(math.log(low), math.log(high))))
 
 
 def _any_objective(rng: np.random.Generator) -> Objective:

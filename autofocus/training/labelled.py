@@ -18,7 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import fft
 
-from autofocus.training.batches import LAMP_GAIN
+from autofocus.training.batches import LAMP_GAIN, log_uniform
 from autofocus.training.corpus import train_images
 from autofocus.training.defocus import random_objective
 from devices.simulated.optics import Objective, TransferFunctions, depth_of_field_um
@@ -97,7 +97,7 @@ class _Exposure:
     @classmethod
     def draw(cls, rng: np.random.Generator, *, transmitted: bool = False) -> _Exposure:
         """Draw one; transmitted light is not scarce, and its background is the field itself."""
-        photons = _log_uniform(rng, 20, 4000) * (LAMP_GAIN if transmitted else 1.0)
+        photons = log_uniform(20, 4000, rng) * (LAMP_GAIN if transmitted else 1.0)
         haze = 0.0 if transmitted else float(rng.uniform(0, 0.5)) ** 2
         return cls(
             photons=photons,
@@ -166,7 +166,7 @@ def few_beads(side: int, pixel_size_um: float, *, count: int, rng: np.random.Gen
     y, x = np.indices((side, side))
     light = np.zeros((side, side), np.float32)
     for _ in range(count):
-        radius_px = max(0.5, _log_uniform(rng, 0.05, 1.0) / pixel_size_um)
+        radius_px = max(0.5, log_uniform(0.05, 1.0, rng) / pixel_size_um)
         cy, cx = rng.uniform(0.1 * side, 0.9 * side, 2)
         away = np.hypot(y - cy, x - cx)
         ball = np.sqrt(np.maximum((radius_px + 0.5) ** 2 - away**2, 0)) / radius_px
@@ -321,7 +321,3 @@ def _shading(side: int, rng: np.random.Generator) -> Floats:
     centre = rng.uniform(0.2, 0.8, 2)
     depth = float(rng.uniform(0, 0.4)) if rng.random() < 0.5 else 0.0
     return (1 - depth * ((y - centre[0]) ** 2 + (x - centre[1]) ** 2)).astype(np.float32)
-
-
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return math.exp(float(rng.uniform(math.log(low), math.log(high))))
