@@ -29,7 +29,7 @@ from models.ensemble import Ensemble, EnsembleScorer
 from models.errors import HeadError, UnknownScorer
 from models.finetuned import FineTunedScorer, load_finetuned, read_finetuned_manifest
 from models.head import Head, load_head, read_head_manifest
-from models.reiqa import ExtractorSettings, ReIQA
+from models.reiqa import ExtractorSettings, ReIQA, settings_for
 from models.reiqa_scorer import ReIQAScorer
 from models.scorer import Scorer
 
@@ -188,7 +188,7 @@ class Registry:
         return self._load_learned(name, head)
 
     def load_extractor(self, name: str, settings: ExtractorSettings | None = None) -> ReIQA:
-        """Features without a head, for training one; the layout's default settings if None.
+        """Features without a head, for training one; with what the layout is made for if None.
 
         Raises
         ------
@@ -196,7 +196,7 @@ class Registry:
         """
         layout, folder = self._require(name)
         pair = load_encoders(folder)
-        settings = settings or ExtractorSettings(layout=layout)
+        settings = settings or settings_for(layout)
         return ReIQA(pair.content, pair.quality, settings, choose_engine(self.engine, layout))
 
     def head_folder(self, name: str, head: str) -> Path:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from models.encoders import Layout, weights_sha256
 from models.engines import Engine, Forward, choose_engine
+from models.normalise import Highlights
 from models.patches import Anchor, anchored_patches, choose_anchor
 from models.side_by_side import HalfTheThreads
 
@@ -56,6 +57,10 @@ class ExtractorSettings:
         Least share of specimen in a candidate, 0..1.
     p_low, p_high : float
         Percentiles of the frame that become 0 and 1.
+    highlights : {"clip", "compress"}
+        What becomes of counts above ``p_high``: 1, or 1 + ln(x) so that the quality branch sees how
+        bright a small structure is (`models.normalise.compress_highlights`). The content branch
+        never sees more than 1, and the published layout clips.
     seed : int
         Of the candidates' positions.
     values : {"linear", "log"}
@@ -75,6 +80,7 @@ class ExtractorSettings:
     min_roi_cover: float = 0.4
     p_low: float = 1.0
     p_high: float = 99.8
+    highlights: Highlights = "clip"
     seed: int = 0
     pooling: Literal["mean", "p80", "p90", "p95"] = "mean"
     values: Literal["linear", "log"] = "linear"
@@ -83,6 +89,10 @@ class ExtractorSettings:
         _require(self.layout in _CONTENT_MEAN, f"layout = {self.layout!r} is not known")
         _require(self.pooling in ("mean", *_PERCENTILES), f"pooling = {self.pooling!r} unknown")
         _require(self.values in ("linear", "log"), f"values = {self.values!r} is not known")
+        _require(
+            self.highlights == "clip" or (self.highlights, self.layout) == ("compress", "compact"),
+            f"highlights = {self.highlights!r}: 'clip', or 'compress' in the compact layout",
+        )
         _require(
             self.patch_size > 0 and self.patch_size % 64 == 0,
             f"patch_size = {self.patch_size} px must be a positive multiple of 64",
@@ -118,6 +128,18 @@ class ExtractorSettings:
         if set(values) != names:
             raise ValueError(f"extractor settings differ in {sorted(set(values) ^ names)}")
         return cls(**values)
+
+
+def settings_for(layout: Layout, **changes: Any) -> ExtractorSettings:
+    """The settings that the encoders of a layout are made for, with ``changes``.
+
+    Raises
+    ------
+    ValueError
+        For impossible values.
+    """
+    made_for = {"values": "log", "highlights": "compress"} if layout == "compact" else {}
+    return ExtractorSettings(layout=layout, **made_for | changes)
 
 
 class ReIQA:
@@ -187,9 +209,9 @@ class ReIQA:
         Returns
         -------
         ndarray of shape (n, patch_size, patch_size), float32
-            In [0, 1], n <= `ExtractorSettings.top_patches`.
+            In [0, 1], or to 4 with compressed highlights; n <= `ExtractorSettings.top_patches`.
         """
-        return anchored_patches(image, anchor, self.settings)
+        return anchored_patches(image, anchor, self.settings, self.settings.highlights)
 
     def features_of_patches(self, patches: Float32) -> Float32:
         """Features of patches that are already normalised, one row each.
@@ -197,7 +219,7 @@ class ReIQA:
         Parameters
         ----------
         patches : ndarray of shape (n, height, width), float32
-            In [0, 1]; even sides.
+            As from `patches`; even sides.
 
         Returns
         -------
@@ -223,6 +245,8 @@ class ReIQA:
             torch.tensor(values[self.settings.layout]).view(1, -1, 1, 1)
             for values in (_CONTENT_MEAN, _CONTENT_STD)
         )
+        if self.settings.highlights == "compress":
+            x = x.clamp(max=1)
         return (x - mean) / std
 
     def _quality_input(self, x: Tensor) -> Tensor:

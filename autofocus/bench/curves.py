@@ -215,9 +215,10 @@ def table(curves: Sequence[Curve]) -> str:
     """The numbers of `autofocus.search.known_score`, with the names they have there."""
     bells = [fit_bell(curve) for curve in curves]
     known = [(c, b) for c, b in zip(curves, bells, strict=True) if b.height + b.level > 0.5]
-    humps = np.array([_highest(curve, beyond=True) for curve in curves])
-    tops = np.array([_highest(curve, beyond=False) for curve in curves])
-    far = np.concatenate([_scores(curve, beyond=True) for curve in curves])
+    tops = np.array([_scores(curve, beyond=False).max() for curve in curves])
+    away = [_scores(curve, beyond=True) for curve in curves]
+    away = [scores for scores in away if scores.size]  # of the thickest nothing is far
+    humps, far = np.array([scores.max() for scores in away]), np.concatenate(away)
     good = [bell for _, bell in known]
     rows = (
         ("HEIGHT", _mean_sd([bell.height for bell in bells])),
@@ -250,10 +251,6 @@ def _scores(curve: Curve, *, beyond: bool) -> Float64:
     planes = np.array([0.0, *curve.layers_dof])
     distance = np.abs(np.subtract.outer(curve.defocus_dof, planes)).min(axis=1)
     return np.array(curve.score)[(distance > HUMP_DOF) == beyond]
-
-
-def _highest(curve: Curve, *, beyond: bool) -> float:
-    return float(_scores(curve, beyond=beyond).max())
 
 
 def _repeat_noise(curve: Curve) -> float:

@@ -26,7 +26,7 @@ from autofocus.training.extraction import Skipped, extract_features
 from autofocus.training.feature_file import save_features
 from autofocus.training.stack_index import read_index
 from autofocus.training.workers import Workers
-from models.reiqa import ExtractorSettings
+from models.reiqa import ExtractorSettings, settings_for
 
 
 def features(
@@ -87,8 +87,6 @@ def _anywhere(rig: Rig) -> Rig:
 
 def _settings(*, published: bool, **values: float) -> ExtractorSettings:
     try:
-        if published:
-            return ExtractorSettings(layout="published", values="linear", **values)  # type: ignore[arg-type]
-        return ExtractorSettings(layout="compact", values="log", **values)  # type: ignore[arg-type]
+        return settings_for("published" if published else "compact", **values)
     except ValueError as error:
         raise ConfigError(str(error)) from error

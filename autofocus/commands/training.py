@@ -19,6 +19,7 @@ from autofocus.training.labelled import (
     simulated_groups,
     stack_groups,
     still_groups,
+    transmitted_groups,
 )
 from autofocus.training.pretrain import Branch, PretrainSettings, corpus_for, pretrain
 from autofocus.training.refine import RefineSettings, refine
@@ -26,10 +27,10 @@ from autofocus.training.team import Team, assembled
 from models.checkpoints import load_compact_encoder, save_encoders
 from models.head import save_head
 from models.registry import ENSEMBLE_FILE, Registry
-from models.reiqa import ExtractorSettings
 
 _SMALL_MINUTES = 3.0
 _SPECIMENS_A_BEAD_FIELD = 6
+_SPECIMENS_A_TRANSMITTED_ONE = 6
 
 Data = Annotated[
     Path | None,
@@ -157,10 +158,10 @@ def fit_default_head(
         load_compact_encoder(encoders / "quality.safetensors"),
         {"made_by": "autofocus pretrain"},
     )
-    settings = ExtractorSettings(layout="compact", values="log")
-    extractor = Registry([out]).load_extractor("reiqa-compact", settings)
+    extractor = Registry([out]).load_extractor("reiqa-compact")
     groups = simulated_groups(specimens, seed=seed)
     groups += bead_groups(specimens // _SPECIMENS_A_BEAD_FIELD, seed=seed)
+    groups += transmitted_groups(specimens // _SPECIMENS_A_TRANSMITTED_ONE, seed=seed)
     if data is not None:
         groups += still_groups(data, seed=seed) + stack_groups(data)
     table = default_head.extract(extractor, groups, jobs=jobs)

@@ -110,6 +110,7 @@ def _judged(run: Run, belief: Belief, expected: Expected, least: float) -> Searc
         sigma_um=belief.sigma_um,
         moved_um=abs(belief.best_um - final.z_um),
         dof_um=settings.dof_um,
+        shares=trust.UNCALIBRATED if settings.calibrated is None else trust.CALIBRATED,
     )
     return run.result(
         Verdict.LOCKED,

@@ -1,22 +1,46 @@
 """How sure an answer is: its uncertainty and its confidence, as tuning runs have borne them out.
 
-The shares of the uncertainty were fitted to 138 simulated runs on seeds 3 300 000 and up, the
-others chosen by what tuning runs on seeds 3 000 000 to 3 999 999 showed; how well all of them hold
-on other seeds is in `docs/benchmarks/search.md`.
+The shares of the uncertainty were fitted to simulated runs (uncalibrated: 223 locks on seeds
+3 500 000 and up; calibrated: part of 138 runs on 3 300 000 and up), the others chosen by what
+tuning runs on seeds 3 000 000 to 3 999 999 showed; how well all of them hold on other seeds is in
+`docs/benchmarks/search.md`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from autofocus.search.protocol import Reading
 
-# Of what the belief says, as a share; of how much nearer the flank on one side was read than that
-# on the other, because no curve is quite symmetric; and what no reading can know of the specimen.
-BELIEVED_SHARE = 0.4
-LEAN = 0.05
-UNKNOWN_DOF = 0.025
+
+@dataclass(frozen=True)
+class Shares:
+    """What makes a belief uncertain.
+
+    Attributes
+    ----------
+    believed : float
+        Of what the belief says.
+    lean : float
+        Of how much nearer the flank on one side was read than that on the other, because no curve
+        is quite symmetric.
+    moved : float
+        Of how far the belief moved after the last frame.
+    unknown_dof : float
+        What no reading can know of the specimen.
+    """
+
+    believed: float
+    lean: float
+    moved: float
+    unknown_dof: float
+
+
+# A calibrated rig knows the shape of its curve, else the shape itself is what is not known.
+CALIBRATED = Shares(believed=0.4, lean=0.05, moved=1.0, unknown_dof=0.025)
+UNCALIBRATED = Shares(believed=0.18, lean=0.0225, moved=0.45, unknown_dof=0.13)
 # Of the scatter about a fitted peak, as a share, and what no fit can know of the specimen.
 FIT_SHARE = 0.8
 UNFITTED_DOF = 0.05
@@ -34,7 +58,13 @@ UNPROVEN = 0.6
 
 
 def believed_sigma_um(
-    curve: Sequence[Reading], z_um: float, *, sigma_um: float, moved_um: float, dof_um: float
+    curve: Sequence[Reading],
+    z_um: float,
+    *,
+    sigma_um: float,
+    moved_um: float,
+    dof_um: float,
+    shares: Shares,
 ) -> float:
     """Standard deviation of a peak that was concluded from few readings.
 
@@ -48,9 +78,15 @@ def believed_sigma_um(
         Standard deviation of the belief.
     moved_um : float
         By how much the belief has moved away from ``z_um`` since.
+    shares : Shares
     """
-    lean_um = LEAN * abs(_nearest_um(curve, z_um, +1) - _nearest_um(curve, z_um, -1))
-    return math.hypot(BELIEVED_SHARE * sigma_um, lean_um, moved_um, UNKNOWN_DOF * dof_um)
+    lean_um = abs(_nearest_um(curve, z_um, +1) - _nearest_um(curve, z_um, -1))
+    return math.hypot(
+        shares.believed * sigma_um,
+        shares.lean * lean_um,
+        shares.moved * moved_um,
+        shares.unknown_dof * dof_um,
+    )
 
 
 def _nearest_um(curve: Sequence[Reading], z_um: float, side: int) -> float:

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from autofocus.training.batches import LAMP_GAIN, log_uniform, normalise
+from autofocus.training.batches import LAMP_GAIN, PERCENTILES, log_uniform
 from autofocus.training.known_defocus import SIDE_PX, KnownDefocus
+from models.normalise import compress_highlights
 
 Floats = NDArray[np.float32]
 
@@ -29,7 +30,8 @@ class FocusBatch:
     Attributes
     ----------
     crops : ndarray of shape (n, 1, side, side), float32
-        In [0, 1], normalised as at inference; frames of one specimen follow one another.
+        0 is dark, 1 the upper percentile, highlights compressed, as at inference; frames of one
+        specimen follow one another.
     defocus_dof : ndarray of shape (n,), float32
         |z - z_in_focus| in depths of field.
     sampling : ndarray of shape (n,), float32
@@ -93,9 +95,10 @@ class FocusBatches:
         microscope = _Microscope.draw(
             light.shape[1:], transmitted=bool(self.pool.transmitted[specimen]), rng=rng
         )
+        percentiles = _percentiles(rng)
         frames = []
         for plane in light:
-            frame = normalise(microscope.record(plane, rng))
+            frame = _stretched(microscope.record(plane, rng), percentiles)
             frame = np.rot90(self._filled(frame), turns)
             frames.append(frame[:, ::-1] if mirrored else frame)
         return np.ascontiguousarray(np.stack(frames), dtype=np.float32)
@@ -179,6 +182,21 @@ class _Microscope:
         if self.gamma != 1.0:
             frame = np.power(frame, np.float32(self.gamma))
         return frame if self.levels is None else np.rint(frame * self.levels)
+
+
+def _percentiles(rng: np.random.Generator) -> tuple[float, float]:
+    """Those of the extractor, or others: a crop is a part of a frame that others decide."""
+    if rng.random() < 0.5:
+        return PERCENTILES
+    return float(log_uniform(0.1, 5, rng)), 100 - float(log_uniform(0.02, 2, rng))
+
+
+def _stretched(frame: Floats, percentiles: tuple[float, float]) -> Floats:
+    """The percentiles of a frame to 0 and 1, highlights compressed."""
+    sample = frame.ravel()
+    ranks = [round(share / 100 * (sample.size - 1)) for share in percentiles]
+    low, high = np.partition(sample, ranks)[ranks]
+    return compress_highlights((frame - low) / np.float32(max(high - low, 1e-6)))
 
 
 def _lamp(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:

@@ -22,6 +22,7 @@ from autofocus.training.batches import log_uniform
 from autofocus.training.corpus import train_images
 from autofocus.training.defocus import random_objective
 from autofocus.training.labelled import defocused, few_beads, sampling_of
+from autofocus.training.transmitted import draw_transmitted
 from devices.simulated.optics import Objective, depth_of_field_um
 from devices.simulated.render import Renderer
 from devices.simulated.specimens import KINDS, Specimen, make_specimen
@@ -34,7 +35,9 @@ SIDE_PX = 256
 _REACHES_DOF = ((0.0, 2.5),) * 2 + ((1.0, 8.0),) * 3 + ((4.0, 20.0),) * 2
 DISTANCES = 1 + len(_REACHES_DOF)
 _WINDOWS_PER_STILL = 10
+_RECIPE = 2  # with transmitted specimens; light of another recipe is made again
 _SPECIMENS_A_BEAD_FIELD = 5
+_SPECIMENS_A_TRANSMITTED_ONE = 3
 _KINDS = tuple(kind for kind in KINDS if not kind.startswith("empty"))
 # Cameras with binning sample coarser than those `random_objective` draws.
 _BINNINGS = (1, 1, 1, 2)
@@ -90,7 +93,7 @@ def load_known_defocus(
     seed, jobs : int
         Processes that render.
     """
-    made_with = json.dumps({"count": count, "seed": seed, "data": str(data)})
+    made_with = json.dumps({"recipe": _RECIPE, "count": count, "seed": seed, "data": str(data)})
     settings = folder / "known_defocus.json"
     if not (settings.is_file() and settings.read_text(encoding="utf-8") == made_with):
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +108,7 @@ def load_known_defocus(
 def _make(folder: Path, data: Path | None, *, count: int, seed: int, jobs: int) -> None:
     tasks: list[Callable[[], _Series]] = [_simulated(i, seed) for i in range(count)]
     tasks += [_beads(i, seed) for i in range(count // _SPECIMENS_A_BEAD_FIELD)]
+    tasks += [_transmitted(i, seed) for i in range(count // _SPECIMENS_A_TRANSMITTED_ONE)]
     for number, (_, image) in enumerate(train_images(data) if data else ()):
         if min(image.shape) >= SIDE_PX // 2:
             tasks += [_still(image, number, k, seed) for k in range(_WINDOWS_PER_STILL)]
@@ -182,6 +186,29 @@ class _beads:  # noqa: N801 - as above
         distances = _distances(rng)
         light = [renderer.relative(sharpest_um + float(each) * dof_um) for each in distances]
         return _series(light, distances, objective, transmitted=False)
+
+
+@dataclass(frozen=True)
+class _transmitted:  # noqa: N801 - as above
+    index: int
+    seed: int
+
+    def __call__(self) -> _Series:
+        rng = np.random.default_rng([self.seed, 0x7A2, self.index])
+        objective = _any_objective(rng)
+        specimen, contrast = draw_transmitted(
+            self.index, side=SIDE_PX, pixel_size_um=objective.pixel_size_um, rng=rng
+        )
+        renderer = Renderer(
+            specimen,
+            objective,
+            condenser_na_ratio=float(rng.uniform(0.3, 0.9)),
+            contrast=contrast,
+        )
+        dof_um = depth_of_field_um(objective)
+        distances = _distances(rng)
+        light = [renderer.relative(float(distance) * dof_um) for distance in distances]
+        return _series(light, distances, objective, transmitted=True)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from scipy import fft
 from autofocus.training.batches import LAMP_GAIN, log_uniform
 from autofocus.training.corpus import train_images
 from autofocus.training.defocus import random_objective
+from autofocus.training.transmitted import draw_transmitted
 from devices.simulated.optics import Objective, TransferFunctions, depth_of_field_um
 from devices.simulated.render import Renderer, camera_counts
 from devices.simulated.specimens import KINDS, Specimen, make_specimen
@@ -74,7 +75,8 @@ class Group:
     name : str
         Unique.
     source : str
-        ``simulated``, ``beads``, ``stills`` or ``stacks``: what it counts as in a report.
+        What it counts as in a report: ``simulated``, ``beads``, ``transmitted``, ``stills`` or
+        ``stacks``.
     frames : callable
         Makes the frames, always the same ones.
     """
@@ -131,6 +133,11 @@ def bead_groups(count: int, *, seed: int, frames: int = 10) -> list[Group]:
     as anything, and hardly any specimen of `simulated_groups` shows them alone.
     """
     return [_bead_group(i, seed=seed, frames=frames) for i in range(count)]
+
+
+def transmitted_groups(count: int, *, seed: int, frames: int = 10) -> list[Group]:
+    """Specimens that delay light, in the bright field, in phase and in interference contrast."""
+    return [_transmitted_group(i, seed=seed, frames=frames) for i in range(count)]
 
 
 def still_groups(data: Path, *, seed: int, per_image: int = 2, frames: int = 8) -> list[Group]:
@@ -240,6 +247,33 @@ def _bead_group(index: int, *, seed: int, frames: int) -> Group:
         return made
 
     return Group(f"bead-{seed}-{index}", "beads", make)
+
+
+def _transmitted_group(index: int, *, seed: int, frames: int) -> Group:
+    def make() -> list[LabelledFrame]:
+        rng = np.random.default_rng([seed, 0x7A2, index])
+        objective = random_objective(rng)
+        side = int(rng.choice(_SIDES_PX))
+        specimen, contrast = draw_transmitted(
+            index, side=side, pixel_size_um=objective.pixel_size_um, rng=rng
+        )
+        renderer = Renderer(
+            specimen,
+            objective,
+            condenser_na_ratio=float(rng.uniform(0.3, 0.9)),
+            contrast=contrast,
+        )
+        exposure = _Exposure.draw(rng, transmitted=True)
+        shading = _shading(side, rng)
+        dof_um = depth_of_field_um(objective)
+        made = []
+        for distance in draw_defocus_dof(frames, rng):
+            light = renderer.relative(float(distance) * dof_um) * shading
+            image = exposure.record(light, rng)
+            made.append(LabelledFrame(image, abs(float(distance)), sampling_of(objective)))
+        return made
+
+    return Group(f"transmitted-{seed}-{index}", "transmitted", make)
 
 
 def _still_group(name: str, image: Floats, seed: Sequence[int], frames: int) -> Group:

@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.special import j0, roots_legendre
 
+from devices.simulated.contrast import (
+    Contrast,
+    InterferenceContrast,
+    PhaseContrast,
+    ring_cross_coefficient,
+    sheared,
+)
+
 Floats = NDArray[np.float64]
 
 # Radii and frequencies below are normalised: r in units of wavelength / NA, s in NA / wavelength.
@@ -93,6 +101,7 @@ class TransferFunctions:
         fy = np.fft.fftfreq(shape[0], pixel_um)[:, None]
         fx = np.fft.rfftfreq(shape[1], pixel_um)[None, :]
         s = np.hypot(fy, fx) * (objective.wavelength_um / objective.na)
+        self._fy, self._fx = (f * (objective.wavelength_um / objective.na) for f in (fy, fx))
         self._index = np.minimum(np.rint(s / _TABLE_STEP), _TABLE_SIZE - 1).astype(np.intp)
         self._pixel = (np.sinc(fy * pixel_um) * np.sinc(fx * pixel_um)).astype(np.float32)
         self._kernels = lru_cache(_KERNELS_KEPT)(_kernels)
@@ -106,13 +115,36 @@ class TransferFunctions:
         return tuple(self._on_grid(s, otf) for s, otf in radial)
 
     def transmitted(
-        self, defocus_um: float, *, condenser_na_ratio: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Absorption and phase transfer functions; see `transmitted_otf`."""
+        self, defocus_um: float, *, condenser_na_ratio: float, contrast: Contrast | None = None
+    ) -> tuple[NDArray[np.inexact], NDArray[np.inexact]]:
+        """Absorption and phase transfer functions; see `transmitted_otf`.
+
+        ``contrast`` is None for the bright field. Phase contrast brings its own condenser; with
+        interference contrast the functions are complex64.
+        """
         if not 0.05 <= condenser_na_ratio <= 1:
             raise ValueError(f"condenser_na_ratio = {condenser_na_ratio} must be within 0.05..1")
-        s, c = _radial_cross_coefficient(self._objective, defocus_um, condenser_na_ratio)
-        return self._on_grid(s, c.real), self._on_grid(s, -2 * c.imag)
+        if isinstance(contrast, PhaseContrast):
+            s, c = self._behind_a_ring(defocus_um, contrast)
+        else:
+            s, c = _radial_cross_coefficient(self._objective, defocus_um, condenser_na_ratio)
+        if not isinstance(contrast, InterferenceContrast):
+            return self._on_grid(s, c.real), self._on_grid(s, -2 * c.imag)
+        coefficient = self._on_grid(s, c.real) + 1j * self._on_grid(s, c.imag)
+        absorption, phase = sheared(contrast, coefficient, self._fy, self._fx)
+        return absorption.astype(np.complex64), phase.astype(np.complex64)
+
+    def _behind_a_ring(
+        self, defocus_um: float, contrast: PhaseContrast
+    ) -> tuple[Floats, NDArray[np.complex128]]:
+        slope = _edge_slope(self._objective, defocus_um)
+        s = np.linspace(0.0, 1 + contrast.radius + contrast.width, 160 + int(10 * slope))
+
+        def phase(rho_2: Floats) -> Floats:
+            return _pupil_phase(self._objective, rho_2, defocus_um)
+
+        c = ring_cross_coefficient(contrast, s, phase, slope=slope)
+        return s, c.astype(np.complex128, copy=False)
 
     def _on_grid(self, s: Floats, radial: Floats) -> NDArray[np.float32]:
         table = np.zeros(_TABLE_SIZE, np.float32)
@@ -145,7 +177,7 @@ def fluorescence_otf(
 
 def transmitted_otf(
     objective: Objective, *, defocus_um: float, shape: tuple[int, int], condenser_na_ratio: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.inexact], NDArray[np.inexact]]:
     """Weak-object transfer functions of transmitted light, (absorption, phase).
 
     The cross-coefficient C(f, 0) of Hopkins (1953) for a condenser that fills

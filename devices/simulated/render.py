@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from devices.simulated.contrast import Contrast
 from devices.simulated.optics import Objective, TransferFunctions, depth_of_field_um
 from devices.simulated.shot_noise import noisy_electrons
 from devices.simulated.specimens import Specimen
@@ -28,6 +29,8 @@ class Renderer:
     objective : Objective
     condenser_na_ratio : float
         Transmitted light only: condenser NA / objective NA, 0.05..1.
+    contrast : PhaseContrast or InterferenceContrast, optional
+        Transmitted light only; bright field if None.
     """
 
     def __init__(
@@ -36,12 +39,13 @@ class Renderer:
         objective: Objective,
         *,
         condenser_na_ratio: float = DEFAULT_CONDENSER_NA_RATIO,
+        contrast: Contrast | None = None,
     ) -> None:
         self._specimen, self._objective = specimen, objective
-        self._condenser_na_ratio = condenser_na_ratio
+        self._condenser_na_ratio, self._contrast = condenser_na_ratio, contrast
         self._spectra = [(offset, self._layer_spectra(layer)) for offset, layer in specimen.layers]
         self._functions = TransferFunctions(objective, specimen.shape)
-        self._otfs: dict[float, tuple[Image, ...]] = {}
+        self._otfs: dict[float, tuple[NDArray[np.inexact], ...]] = {}
         self._level = self._brightness_in_focus()
         self._shift: tuple[tuple[float, float], NDArray[np.complex64] | None] = ((0.0, 0.0), None)
 
@@ -119,11 +123,15 @@ class Renderer:
         if missing:
             self._otfs.update(zip(missing, self._compute(missing), strict=True))
 
-    def _compute(self, defoci_um: list[float]) -> list[tuple[Image, ...]]:
+    def _compute(self, defoci_um: list[float]) -> list[tuple[NDArray[np.inexact], ...]]:
         if self._specimen.modality == "fluorescence":
             return [(otf,) for otf in self._functions.fluorescence(defoci_um)]
-        ratio = self._condenser_na_ratio
-        return [self._functions.transmitted(z, condenser_na_ratio=ratio) for z in defoci_um]
+        return [
+            self._functions.transmitted(
+                z, condenser_na_ratio=self._condenser_na_ratio, contrast=self._contrast
+            )
+            for z in defoci_um
+        ]
 
     def _brightness_in_focus(self) -> float:
         """Mean brightness where a photon comes from, sum(I^2) / sum(I), of the image in focus.

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from devices.knob import knob
+from devices.simulated.contrast import Contrast, InterferenceContrast, PhaseContrast
 from devices.simulated.optics import Objective
 from devices.simulated.specimens import KINDS
 
+_CONTRASTS: Mapping[str, Contrast | None] = MappingProxyType(
+    {
+        "brightfield": None,
+        "phase_contrast": PhaseContrast(),
+        "interference_contrast": InterferenceContrast(),
+    }
+)
 _FOREVER = 1e9  # larger than anything meant: limits make the core refuse NaN and infinity
 
 
@@ -16,7 +26,8 @@ class Scene:
     """The specimen and the light path; a change draws or renders anew.
 
     ``SpecimenSize_px`` is the side of the torus over which the XY stage moves; a larger sensor
-    makes it larger. ``CondenserRatio`` is condenser NA / objective NA, for transmitted light.
+    makes it larger. ``CondenserRatio`` is condenser NA / objective NA, for transmitted light;
+    phase contrast brings its own condenser. ``Contrast`` does nothing to fluorescence.
     """
 
     kind: str = knob("Specimen", "nuclei", choices=tuple(KINDS))
@@ -28,6 +39,12 @@ class Scene:
     pixel_size_um: float = knob("PixelSize_um", 0.325, low=0.01, high=50.0)
     spherical_waves: float = knob("SphericalAberration_waves", 0.0, low=-2.0, high=2.0)
     condenser_na_ratio: float = knob("CondenserRatio", 0.5, low=0.05, high=1.0)
+    contrast_name: str = knob("Contrast", "brightfield", choices=tuple(_CONTRASTS))
+
+    @property
+    def contrast(self) -> Contrast | None:
+        """What makes unstained structure visible; None is the bright field."""
+        return _CONTRASTS[self.contrast_name]
 
     @property
     def objective(self) -> Objective:

@@ -288,6 +288,7 @@ class World:
                 specimen,
                 self._scene.objective,
                 condenser_na_ratio=self._scene.condenser_na_ratio,
+                contrast=self._scene.contrast,
             )
         return self._renderer
 

@@ -183,6 +183,21 @@ def test_condenser_matters_in_transmitted_light() -> None:
         release(rig.core)
 
 
+def test_phase_contrast_shows_in_focus_what_the_bright_field_hides() -> None:
+    rig = Rig(CONFIGS / "simulated_brightfield.cfg")
+    try:
+        rig.set("Camera", Specimen="phase", Photons=20000)
+        rig.go_to(rig.get("Z", "TrueFocus_um"))
+        seen = {}
+        for contrast in ("brightfield", "phase_contrast", "interference_contrast"):
+            rig.set("Camera", Contrast=contrast)
+            seen[contrast] = rig.snap().std()
+        assert seen["phase_contrast"] > 3 * seen["brightfield"]
+        assert seen["interference_contrast"] > 3 * seen["brightfield"]
+    finally:
+        release(rig.core)
+
+
 def test_repeats_itself_for_the_same_seed_and_history(tmp_path: Path) -> None:
     def history(name: str, noise_seed: int) -> list[np.ndarray]:
         rig = Rig(own_world(tmp_path, name))

@@ -11,6 +11,7 @@ from torch import nn
 
 from models.encoders import CompactEncoder, for_inference, weights_sha256
 from models.errors import ImageError
+from models.normalise import compress_highlights
 from models.patches import Anchor
 from models.reiqa import ExtractorSettings, ReIQA
 
@@ -205,6 +206,8 @@ def test_settings_with_a_missing_name_are_not_completed_by_defaults():
         {"p_low": 99.9},
         {"pooling": "max"},
         {"values": "squared"},
+        {"highlights": "burn"},
+        {"highlights": "compress", "layout": "published"},
     ],
 )
 def test_impossible_settings_are_refused(wrong):
@@ -233,3 +236,24 @@ def test_percentile_pooling_takes_that_percentile_of_every_feature(extractor, po
     wanted = np.percentile(rows, percentile, axis=0)
     np.testing.assert_allclose(pooled.features(image), wanted, rtol=1e-5)
     assert not np.allclose(wanted, rows.mean(axis=0))
+
+
+def bright_bead(peak):
+    """A faint texture and one bead of 9 px, far fewer than the upper percentile leaves out."""
+    frame = np.random.default_rng(0).normal(100, 3, (256, 256))
+    frame[100:103, 100:103] = peak
+    return frame.astype(np.uint16)
+
+
+@pytest.mark.parametrize(("highlights", "seen"), [("clip", False), ("compress", True)])
+def test_only_compressed_highlights_tell_how_bright_a_small_structure_is(highlights, seen):
+    extractor = ReIQA(encoder(0), encoder(1), ExtractorSettings(highlights=highlights))
+    faint, bright = (extractor.features(bright_bead(peak)) for peak in (300, 3000))
+    content = slice(0, len(faint) // 2)
+    np.testing.assert_allclose(faint[content], bright[content], rtol=1e-5, atol=1e-6)
+    assert np.allclose(faint, bright, rtol=1e-5, atol=1e-6) is not seen
+
+
+def test_compressed_highlights_begin_where_clipping_would_and_end_at_four():
+    scaled = np.array([-1.0, 0.0, 0.5, 1.0, np.e, 1e9], np.float32)
+    assert compress_highlights(scaled) == pytest.approx([0, 0, 0.5, 1, 2, 4])

@@ -52,7 +52,9 @@ def test_confidence_and_uncertainty_come_true(name):
 def test_one_sided_readings_are_trusted_less():
     def sigma(*z_um):
         curve = [Reading(z, 0.5) for z in z_um]
-        return trust.believed_sigma_um(curve, 0.0, sigma_um=0.1, moved_um=0.0, dof_um=1.0)
+        return trust.believed_sigma_um(
+            curve, 0.0, sigma_um=0.1, moved_um=0.0, dof_um=1.0, shares=trust.CALIBRATED
+        )
 
     assert sigma(-2.0, 0.0, 2.0) < sigma(-2.0, 0.0, 4.0) < sigma(-1.0, 0.0, 6.0)
 

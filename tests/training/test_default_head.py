@@ -9,6 +9,7 @@ from autofocus.training.labelled import (
     draw_defocus_dof,
     sampling_of,
     simulated_groups,
+    transmitted_groups,
 )
 from devices.simulated.optics import Objective
 from models.encoders import CompactEncoder, weights_sha256
@@ -42,6 +43,20 @@ def test_every_sixteenth_group_is_empty_and_as_far_from_focus_as_can_be():
     empty = simulated_groups(16, seed=5, frames=2)[15]
     assert empty.name.startswith("empty")
     assert {frame.defocus_dof for frame in empty.frames()} == {EMPTY_DEFOCUS_DOF}
+
+
+def test_transmitted_groups_know_where_focus_is_and_have_every_contrast():
+    groups = transmitted_groups(18, seed=5, frames=3)
+    detail = {}
+    for index, group in enumerate(groups):
+        frames = group.frames()
+        assert group.source == "transmitted"
+        assert frames[0].defocus_dof == 0
+        image = frames[0].image.astype(float)
+        detail.setdefault(index // 6, []).append(image.std() / image.mean())
+    in_bright_field, in_phase_contrast, in_interference_contrast = map(np.median, detail.values())
+    assert in_phase_contrast > in_bright_field
+    assert in_interference_contrast > in_bright_field
 
 
 def test_distances_begin_in_focus_and_stay_within_twenty_depths_of_field():
