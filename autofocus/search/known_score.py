@@ -18,7 +18,7 @@ LEVEL = (0.07, 0.07)
 # empty field is among what was measured.
 NOTHING = (0.12, 0.12)
 # Scatter of a reading about the bell that fits its specimen, departures from the bell included: a
-# clean specimen, a usual one, a difficult one. Larger than measured (0.020, 0.026, 0.043),
+# clean specimen, a usual one, a difficult one. Larger than measured (0.020, 0.027, 0.046),
 # because neighbouring readings depart together, and a bell can follow a few of them.
 NOISES = (0.02, 0.035, 0.075)
 # Half widths at half height: median, and standard deviation of the natural logarithm. Measured:
