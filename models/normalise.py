@@ -1,4 +1,4 @@
-"""Camera counts to [0, 1] by percentiles, so that exposure and offset do not reach the network."""
+"""Camera counts to 0..1 by percentiles, so that exposure and offset do not reach the network."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _percentiles(
     if image.dtype.kind == "u" and image.dtype.itemsize <= 2:
         levels = 1 << (8 * image.dtype.itemsize)
         native = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
-        # Three times as fast as np.bincount.
+        # Three times as fast as np.bincount; exact for up to 16 million pixels of one level.
         counted = cv2.calcHist([native], [0], None, [levels], [0, levels])
         below = np.cumsum(counted.ravel().astype(np.intp))
         return _from_histogram(below, percentiles[0]), _from_histogram(below, percentiles[1])

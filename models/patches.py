@@ -266,7 +266,7 @@ def _require_fit(
 
 def _laplacian_variance(patch8: UInt8) -> float:
     laplacian = cv2.Laplacian(patch8, cv2.CV_16S)
-    # Five times as fast as cv2.meanStdDev, and of whole numbers, so exact.
+    # Five times as fast as cv2.meanStdDev; sums of whole numbers, so they are exact.
     mean = cv2.sumElems(laplacian)[0] / laplacian.size
     return cv2.norm(laplacian, cv2.NORM_L2SQR) / laplacian.size - mean**2
 

@@ -41,12 +41,14 @@ _CONTENT_STD = {"published": (0.229, 0.224, 0.225), "compact": (0.226,)}
 class ExtractorSettings:
     """Everything besides the weights that decides the features; kept in a head's manifest.
 
+    `settings_for` gives those that the encoders of a layout are made for.
+
     Attributes
     ----------
     layout : {"published", "compact"}
         The published layout takes grey patches on three equal channels, ImageNet-normalised for
         the content branch; the compact one takes one channel, normalised with 0.449 and 0.226. The
-        quality branch takes [0, 1] in both.
+        quality branch takes the patches as they are.
     patch_size : int
         Side of a patch, px; a multiple of 64, so that half scale is exact.
     patches : int
@@ -59,8 +61,9 @@ class ExtractorSettings:
         Percentiles of the frame that become 0 and 1.
     highlights : {"clip", "compress"}
         What becomes of counts above ``p_high``: 1, or 1 + ln(x) so that the quality branch sees how
-        bright a small structure is (`models.normalise.compress_highlights`). The content branch
-        never sees more than 1, and the published layout clips.
+        bright a small structure is (`models.normalise.compress_highlights`). The content branch is
+        given at most 1 at either scale (half scale is made before that), and the published layout
+        clips.
     seed : int
         Of the candidates' positions.
     values : {"linear", "log"}
@@ -126,12 +129,21 @@ class ExtractorSettings:
         """
         names = {field.name for field in fields(cls)}
         if set(values) != names:
-            raise ValueError(f"extractor settings differ in {sorted(set(values) ^ names)}")
+            raise ValueError(
+                f"extractor settings differ in {sorted(set(values) ^ names)}; what another version "
+                "of this program fitted or extracted must be made anew"
+            )
         return cls(**values)
 
 
 def settings_for(layout: Layout, **changes: Any) -> ExtractorSettings:
-    """The settings that the encoders of a layout are made for, with ``changes``.
+    """The settings that the encoders of a layout are made for.
+
+    Parameters
+    ----------
+    layout : {"published", "compact"}
+    **changes
+        Other values, by the names of `ExtractorSettings`.
 
     Raises
     ------

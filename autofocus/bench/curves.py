@@ -217,7 +217,7 @@ def table(curves: Sequence[Curve]) -> str:
     known = [(c, b) for c, b in zip(curves, bells, strict=True) if b.height + b.level > 0.5]
     tops = np.array([_scores(curve, beyond=False).max() for curve in curves])
     away = [_scores(curve, beyond=True) for curve in curves]
-    away = [scores for scores in away if scores.size]  # of the thickest nothing is far
+    away = [scores for scores in away if scores.size]  # the thickest have none
     humps, far = np.array([scores.max() for scores in away]), np.concatenate(away)
     good = [bell for _, bell in known]
     rows = (

@@ -29,8 +29,8 @@ from models.head import save_head
 from models.registry import ENSEMBLE_FILE, Registry
 
 _SMALL_MINUTES = 3.0
-_SPECIMENS_A_BEAD_FIELD = 6
-_SPECIMENS_A_TRANSMITTED_ONE = 6
+_SIMULATED_PER_BEAD_FIELD = 6
+_SIMULATED_PER_TRANSMITTED = 6
 
 Data = Annotated[
     Path | None,
@@ -156,12 +156,12 @@ def fit_default_head(
         layout,
         load_compact_encoder(encoders / "content.safetensors"),
         load_compact_encoder(encoders / "quality.safetensors"),
-        {"made_by": "autofocus pretrain"},
+        {"made_by": "autofocus pretrain, with or without autofocus refine"},
     )
     extractor = Registry([out]).load_extractor("reiqa-compact")
     groups = simulated_groups(specimens, seed=seed)
-    groups += bead_groups(specimens // _SPECIMENS_A_BEAD_FIELD, seed=seed)
-    groups += transmitted_groups(specimens // _SPECIMENS_A_TRANSMITTED_ONE, seed=seed)
+    groups += bead_groups(specimens // _SIMULATED_PER_BEAD_FIELD, seed=seed)
+    groups += transmitted_groups(specimens // _SIMULATED_PER_TRANSMITTED, seed=seed)
     if data is not None:
         groups += still_groups(data, seed=seed) + stack_groups(data)
     table = default_head.extract(extractor, groups, jobs=jobs)

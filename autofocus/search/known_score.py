@@ -11,7 +11,8 @@ field. A head of a lab's own has the same label, 1 in focus and 0 far away, and 
 
 from __future__ import annotations
 
-# Mean and standard deviation over specimens: height of the peak above the level far away.
+# Mean and standard deviation over specimens: height of the peak above the level far away. Measured:
+# (0.789, 0.146) and (0.075, 0.074); the height a little wider.
 HEIGHT = (0.79, 0.17)
 LEVEL = (0.07, 0.07)
 # Of a score where there is nothing to focus on; wider than far from focus, (0.08, 0.05), because no

@@ -17,17 +17,17 @@ from autofocus.search.protocol import Reading
 
 @dataclass(frozen=True)
 class Shares:
-    """What makes a belief uncertain.
+    """What the uncertainty of a believed peak is made of, added in squares.
 
     Attributes
     ----------
     believed : float
-        Of what the belief says.
+        Share of the belief's own standard deviation.
     lean : float
-        Of how much nearer the flank on one side was read than that on the other, because no curve
-        is quite symmetric.
+        Share of how much nearer the flank on one side was read than that on the other, because no
+        curve is quite symmetric.
     moved : float
-        Of how far the belief moved after the last frame.
+        Share of how far the belief moved after the last frame.
     unknown_dof : float
         What no reading can know of the specimen.
     """
@@ -38,7 +38,8 @@ class Shares:
     unknown_dof: float
 
 
-# A calibrated rig knows the shape of its curve, else the shape itself is what is not known.
+# Without a calibration the shape of the curve is not known, which no number of readings mends: a
+# constant part then, and 0.45 times the others. The calibrated shares are of the weights before.
 CALIBRATED = Shares(believed=0.4, lean=0.05, moved=1.0, unknown_dof=0.025)
 UNCALIBRATED = Shares(believed=0.18, lean=0.0225, moved=0.45, unknown_dof=0.13)
 # Of the scatter about a fitted peak, as a share, and what no fit can know of the specimen.

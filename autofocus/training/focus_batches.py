@@ -196,6 +196,8 @@ def _stretched(frame: Floats, percentiles: tuple[float, float]) -> Floats:
     sample = frame.ravel()
     ranks = [round(share / 100 * (sample.size - 1)) for share in percentiles]
     low, high = np.partition(sample, ranks)[ranks]
+    if high <= low:  # a few bright pixels on a constant field, as at inference
+        low, high = sample.min(), sample.max()
     return compress_highlights((frame - low) / np.float32(max(high - low, 1e-6)))
 
 

@@ -35,9 +35,10 @@ SIDE_PX = 256
 _REACHES_DOF = ((0.0, 2.5),) * 2 + ((1.0, 8.0),) * 3 + ((4.0, 20.0),) * 2
 DISTANCES = 1 + len(_REACHES_DOF)
 _WINDOWS_PER_STILL = 10
-_RECIPE = 2  # with transmitted specimens; light of another recipe is made again
-_SPECIMENS_A_BEAD_FIELD = 5
-_SPECIMENS_A_TRANSMITTED_ONE = 3
+# To be raised with every change of specimens or optics: light of another recipe is made again.
+_RECIPE = 3
+_SIMULATED_PER_BEAD_FIELD = 5
+_SIMULATED_PER_TRANSMITTED = 3
 _KINDS = tuple(kind for kind in KINDS if not kind.startswith("empty"))
 # Cameras with binning sample coarser than those `random_objective` draws.
 _BINNINGS = (1, 1, 1, 2)
@@ -107,8 +108,8 @@ def load_known_defocus(
 
 def _make(folder: Path, data: Path | None, *, count: int, seed: int, jobs: int) -> None:
     tasks: list[Callable[[], _Series]] = [_simulated(i, seed) for i in range(count)]
-    tasks += [_beads(i, seed) for i in range(count // _SPECIMENS_A_BEAD_FIELD)]
-    tasks += [_transmitted(i, seed) for i in range(count // _SPECIMENS_A_TRANSMITTED_ONE)]
+    tasks += [_beads(i, seed) for i in range(count // _SIMULATED_PER_BEAD_FIELD)]
+    tasks += [_transmitted(i, seed) for i in range(count // _SIMULATED_PER_TRANSMITTED)]
     for number, (_, image) in enumerate(train_images(data) if data else ()):
         if min(image.shape) >= SIDE_PX // 2:
             tasks += [_still(image, number, k, seed) for k in range(_WINDOWS_PER_STILL)]

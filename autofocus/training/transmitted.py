@@ -27,7 +27,8 @@ def draw_transmitted(
     contrast = _draw_contrast(index // len(_KINDS), rng)
     matter = np.minimum(specimen.layers[0][1], np.float32(3))
     density = float(rng.uniform(0, 0.05)) if rng.random() < 0.7 else log_uniform(0.05, 0.5, rng)
-    # Weak objects: contrast methods show phases that the bright field hardly does.
+    # The optics are those of weak objects; what is denser (matter reaches 3) is drawn too
+    # contrasty, with the blur of the right distance. Contrast methods show fainter phases.
     phase_rad = log_uniform(0.05, 0.6, rng) if contrast else log_uniform(0.2, 1.5, rng)
     return Specimen(((0.0, matter),), "phase", "brightfield", density, phase_rad), contrast
 

@@ -1,7 +1,8 @@
 """What a widefield microscope does to an image, as transfer functions of its pupil.
 
-All pupils here are rotationally symmetric, so every transfer function is real and depends on the
-radial frequency alone. It is computed on a radial line, where no defocus can wrap around, and then
+All pupils here are rotationally symmetric, so every transfer function depends on the radial
+frequency alone and is real, except for interference contrast, whose shear has a direction. It is
+computed on a radial line, where no defocus can wrap around, and then
 looked up on the camera's frequency grid. Frequencies beyond the camera's Nyquist limit are cut.
 """
 
@@ -122,29 +123,41 @@ class TransferFunctions:
         ``contrast`` is None for the bright field. Phase contrast brings its own condenser; with
         interference contrast the functions are complex64.
         """
+        if isinstance(contrast, PhaseContrast):
+            return self._both_on_grid(*self._behind_a_ring(defocus_um, contrast))
+        absorption, phase = self.bright_field(defocus_um, condenser_na_ratio=condenser_na_ratio)
+        if not isinstance(contrast, InterferenceContrast):
+            return absorption, phase
+        coefficient = absorption - 0.5j * phase
+        absorption_c, phase_c = sheared(contrast, coefficient, self._fy, self._fx)
+        return absorption_c.astype(np.complex64), phase_c.astype(np.complex64)
+
+    def bright_field(
+        self, defocus_um: float, *, condenser_na_ratio: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Absorption and phase transfer functions; see `transmitted_otf`."""
         if not 0.05 <= condenser_na_ratio <= 1:
             raise ValueError(f"condenser_na_ratio = {condenser_na_ratio} must be within 0.05..1")
-        if isinstance(contrast, PhaseContrast):
-            s, c = self._behind_a_ring(defocus_um, contrast)
-        else:
-            s, c = _radial_cross_coefficient(self._objective, defocus_um, condenser_na_ratio)
-        if not isinstance(contrast, InterferenceContrast):
-            return self._on_grid(s, c.real), self._on_grid(s, -2 * c.imag)
-        coefficient = self._on_grid(s, c.real) + 1j * self._on_grid(s, c.imag)
-        absorption, phase = sheared(contrast, coefficient, self._fy, self._fx)
-        return absorption.astype(np.complex64), phase.astype(np.complex64)
+        return self._both_on_grid(
+            *_radial_cross_coefficient(self._objective, defocus_um, condenser_na_ratio)
+        )
 
     def _behind_a_ring(
         self, defocus_um: float, contrast: PhaseContrast
     ) -> tuple[Floats, NDArray[np.complex128]]:
         slope = _edge_slope(self._objective, defocus_um)
-        s = np.linspace(0.0, 1 + contrast.radius + contrast.width, 160 + int(10 * slope))
+        s = np.linspace(0.0, 1 + contrast.radius + contrast.width / 2, 160 + int(10 * slope))
 
         def phase(rho_2: Floats) -> Floats:
             return _pupil_phase(self._objective, rho_2, defocus_um)
 
         c = ring_cross_coefficient(contrast, s, phase, slope=slope)
         return s, c.astype(np.complex128, copy=False)
+
+    def _both_on_grid(
+        self, s: Floats, c: NDArray[np.complex128]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self._on_grid(s, c.real), self._on_grid(s, -2 * c.imag)
 
     def _on_grid(self, s: Floats, radial: Floats) -> NDArray[np.float32]:
         table = np.zeros(_TABLE_SIZE, np.float32)
@@ -177,7 +190,7 @@ def fluorescence_otf(
 
 def transmitted_otf(
     objective: Objective, *, defocus_um: float, shape: tuple[int, int], condenser_na_ratio: float
-) -> tuple[NDArray[np.inexact], NDArray[np.inexact]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weak-object transfer functions of transmitted light, (absorption, phase).
 
     The cross-coefficient C(f, 0) of Hopkins (1953) for a condenser that fills
@@ -202,7 +215,7 @@ def transmitted_otf(
         in focus without aberration: a pure phase specimen is least visible there.
     """
     functions = TransferFunctions(objective, shape)
-    return functions.transmitted(defocus_um, condenser_na_ratio=condenser_na_ratio)
+    return functions.bright_field(defocus_um, condenser_na_ratio=condenser_na_ratio)
 
 
 def _pupil_phase(objective: Objective, rho_2: Floats, defocus_um: Floats | float) -> Floats:

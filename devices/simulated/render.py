@@ -42,7 +42,7 @@ class Renderer:
         contrast: Contrast | None = None,
     ) -> None:
         self._specimen, self._objective = specimen, objective
-        self._condenser_na_ratio, self._contrast = condenser_na_ratio, contrast
+        self._condenser_na_ratio, self.contrast = condenser_na_ratio, contrast
         self._spectra = [(offset, self._layer_spectra(layer)) for offset, layer in specimen.layers]
         self._functions = TransferFunctions(objective, specimen.shape)
         self._otfs: dict[float, tuple[NDArray[np.inexact], ...]] = {}
@@ -128,7 +128,7 @@ class Renderer:
             return [(otf,) for otf in self._functions.fluorescence(defoci_um)]
         return [
             self._functions.transmitted(
-                z, condenser_na_ratio=self._condenser_na_ratio, contrast=self._contrast
+                z, condenser_na_ratio=self._condenser_na_ratio, contrast=self.contrast
             )
             for z in defoci_um
         ]
@@ -149,10 +149,11 @@ class Renderer:
 def sharpest_defocus_um(renderer: Renderer, kind: str, objective: Objective) -> float:
     """Return the defocus at which the noise-free image has most gradient energy, um.
 
-    Searched within 3 depths of field, a parabola through the best of it. 0 for phase specimens,
-    whose contrast is least in focus, and for empty ones.
+    Searched within 3 depths of field, a parabola through the best of it. 0 for phase specimens in
+    the bright field, whose contrast is least in focus, and for empty ones.
     """
-    if kind == "phase" or kind.startswith("empty"):
+    hidden = kind == "phase" and renderer.contrast is None
+    if hidden or kind.startswith("empty"):
         return 0.0
     step_um = depth_of_field_um(objective) / 4
     detail = [_gradient_energy(renderer.relative(i * step_um)) for i in range(-12, 13)]

@@ -116,8 +116,9 @@ class World:
         """Carriage position of the noise-free frame with most detail, um.
 
         Differs from the true focus with aberration, and by a fraction of a depth of field in thick
-        specimens. For phase specimens, which have no such plane, the true focus itself. Takes 25
-        renderings for every new scene, so it is no property: the core reads all of those at once.
+        specimens. For phase specimens in the bright field, which have no such plane, the true
+        focus. Takes 25 renderings for every new scene, so it is no property: the core reads all of
+        those at once.
         """
         return self.true_focus_um + self._rendered().sharpest_defocus_um
 

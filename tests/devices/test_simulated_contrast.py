@@ -56,10 +56,12 @@ def assert_alike(rendered, wanted):
     assert np.std(seen) == pytest.approx(np.std(truth), rel=0.06)
 
 
-@pytest.mark.parametrize("bright", [False, True])
+@pytest.mark.parametrize(
+    ("width", "amplitude", "bright"), [(0.1, 0.5, False), (0.1, 0.5, True), (0.15, 0.8, False)]
+)
 @pytest.mark.parametrize("defocus_um", [0.0, 1.5])
-def test_phase_contrast_is_what_adding_up_waves_gives(defocus_um, bright):
-    contrast = PhaseContrast(radius=0.5, width=0.1, amplitude=0.5, bright=bright)
+def test_phase_contrast_is_what_adding_up_waves_gives(defocus_um, width, amplitude, bright):
+    contrast = PhaseContrast(radius=0.5, width=width, amplitude=amplitude, bright=bright)
     fy, fx = frequencies()
     rho = np.hypot(fy, fx)
     in_ring = np.abs(rho - contrast.radius) < contrast.width / 2
@@ -91,6 +93,44 @@ def test_interference_contrast_is_what_adding_up_waves_gives(defocus_um):
     specimen = transparent(0.02)
     renderer = Renderer(specimen, FINE, condenser_na_ratio=0.5, contrast=contrast)
     assert_alike(renderer.relative(defocus_um), image_of(specimen, source, filtered))
+
+
+@pytest.mark.parametrize(("width", "amplitude"), [(0.1, 0.5), (0.06, 0.3), (0.15, 0.8)])
+def test_beside_the_ring_phase_becomes_two_over_its_amplitude_of_intensity(width, amplitude):
+    """And no absorption: the background keeps its quarter of a wave however thin the ring is."""
+    contrast = PhaseContrast(radius=0.5, width=width, amplitude=amplitude)
+    fine = Objective(na=0.75, immersion_index=1.0, wavelength_um=0.53, pixel_size_um=0.02)
+    functions = TransferFunctions(fine, (2048, 2048))
+    absorption, phase = functions.transmitted(0.0, condenser_na_ratio=0.5, contrast=contrast)
+    column = round(0.25 / (fine.wavelength_um / fine.na) * 2048 * fine.pixel_size_um)
+    # Some directions of the wave still meet the ring.
+    assert -2 / amplitude <= phase[0, column] < -0.75 * 2 / amplitude
+    assert 0 <= absorption[0, column] < 0.25
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PhaseContrast(radius=0.95, width=0.15),
+        lambda: PhaseContrast(amplitude=0.0),
+        lambda: PhaseContrast(width=0.0),
+        lambda: InterferenceContrast(bias_rad=0.0),
+        lambda: InterferenceContrast(shear=0.0),
+    ],
+)
+def test_an_impossible_contrast_is_refused(make):
+    with pytest.raises(ValueError, match="Contrast"):
+        make()
+
+
+def test_the_sharpest_plane_of_a_phase_specimen_is_its_own_only_where_contrast_shows_it():
+    aberrated = Objective(0.75, 1.0, 0.53, 0.15, spherical_waves=0.4)
+    assert Renderer(transparent(0.1), aberrated).sharpest_defocus_um == 0
+    seen = Renderer(transparent(0.1), aberrated, contrast=PhaseContrast())
+    planes_um = np.linspace(-2, 2, 81)
+    detail = [float(np.diff(seen.relative(float(z)), axis=1).var()) for z in planes_um]
+    assert seen.sharpest_defocus_um == pytest.approx(planes_um[np.argmax(detail)], abs=0.35)
+    assert abs(seen.sharpest_defocus_um) > 0.1
 
 
 @pytest.mark.parametrize("contrast", [PhaseContrast(), InterferenceContrast()])

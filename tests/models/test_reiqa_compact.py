@@ -11,9 +11,9 @@ from torch import nn
 
 from models.encoders import CompactEncoder, for_inference, weights_sha256
 from models.errors import ImageError
-from models.normalise import compress_highlights
+from models.normalise import compress_highlights, percentile_normalisation
 from models.patches import Anchor
-from models.reiqa import ExtractorSettings, ReIQA
+from models.reiqa import ExtractorSettings, ReIQA, settings_for
 
 
 def encoder(seed: int) -> CompactEncoder:
@@ -257,3 +257,23 @@ def test_only_compressed_highlights_tell_how_bright_a_small_structure_is(highlig
 def test_compressed_highlights_begin_where_clipping_would_and_end_at_four():
     scaled = np.array([-1.0, 0.0, 0.5, 1.0, np.e, 1e9], np.float32)
     assert compress_highlights(scaled) == pytest.approx([0, 0, 0.5, 1, 2, 4])
+
+
+@pytest.mark.parametrize("layout", ["published", "compact"])
+def test_percentiles_of_any_byte_order_and_layout_in_memory_are_those_of_numpy(layout):
+    counts = np.random.default_rng(0).integers(0, 4000, (70, 90)).astype(np.uint16)
+    settings = settings_for(layout)
+    wanted = np.percentile(counts, (settings.p_low, settings.p_high))
+    readonly = counts.copy()
+    readonly.flags.writeable = False
+    for frame in (counts, counts.astype(">u2"), counts[::-1, ::-1], readonly):
+        found = percentile_normalisation(frame, p_low=settings.p_low, p_high=settings.p_high)
+        assert (found.lo, found.hi) == pytest.approx(tuple(wanted))
+
+
+def test_the_settings_of_a_layout_take_other_values_by_name():
+    assert settings_for("compact").highlights == "compress"
+    assert settings_for("published").highlights == "clip"
+    assert settings_for("compact", patches=8) == dataclasses.replace(
+        settings_for("compact"), patches=8
+    )

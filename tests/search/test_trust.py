@@ -49,6 +49,18 @@ def test_confidence_and_uncertainty_come_true(name):
     assert np.mean(np.array(ratio) <= 1.96) >= 0.88
 
 
+def test_a_calibrated_curve_is_trusted_more_than_one_of_unknown_shape():
+    read, focus_um = specimen(3, focus_um=4.0)
+    defocus = tuple(np.linspace(-15, 15, 61))
+    score = tuple(read(focus_um + z, i).score for i, z in enumerate(defocus))
+    calibrated = FocusCurve(defocus, score, noise=0.015, repeatability_um=0.05)
+    alone, _, _ = drive("predictive", known(), read)
+    told, _, _ = drive("predictive", known(calibrated=calibrated), read)
+    assert alone.locked
+    assert told.locked
+    assert told.z_uncertainty_um < trust.UNCALIBRATED.unknown_dof <= alone.z_uncertainty_um
+
+
 def test_one_sided_readings_are_trusted_less():
     def sigma(*z_um):
         curve = [Reading(z, 0.5) for z in z_um]

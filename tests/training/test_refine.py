@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from autofocus.commands.training import refine_encoder
 from autofocus.errors import ConfigError
+from autofocus.training import known_defocus, training_run
 from autofocus.training import refine as module
-from autofocus.training import training_run
 from autofocus.training.focus_batches import FocusBatches
-from autofocus.training.known_defocus import DISTANCES, SIDE_PX, load_known_defocus
+from autofocus.training.known_defocus import DISTANCES, SIDE_PX, KnownDefocus, load_known_defocus
 from autofocus.training.refine import RefineSettings, refine
 from autofocus.training.team import Team
 from models.encoders import CompactEncoder
@@ -176,7 +176,24 @@ def test_a_pool_has_all_distances_of_every_specimen(pool):
     assert list(pool.transmitted[9:]) == [False, True, True, True]
 
 
-def test_a_network_learns_how_bright_a_bead_is_beyond_the_percentile(pool):
-    made = [batches(pool).make(0, number).crops for number in range(10)]
+@pytest.mark.parametrize("index", [0, 6, 12])
+def test_transmitted_light_of_every_contrast_is_kept_with_its_distances(index):
+    series = known_defocus._transmitted(index, 0)()
+    light = np.asarray(series.light, np.float32)
+    contrast = light.std(axis=(1, 2)) / light.mean(axis=(1, 2))
 
-    assert max(crops.max() for crops in made) > 1.5
+    assert series.transmitted
+    assert series.defocus_dof[0] == 0
+    farthest = series.defocus_dof.argmax()
+    if index >= 6:  # in the bright field these are hardly seen in focus
+        assert contrast[farthest] < 0.8 * contrast[0]
+
+
+def test_crops_keep_how_bright_a_bead_is_beyond_the_percentile(pool):
+    beads = KnownDefocus(
+        pool.light[9:10], pool.defocus_dof[9:10], pool.sampling[9:10], pool.transmitted[9:10]
+    )
+    brightest = [batches(beads, specimens=1).make(0, n).crops.max() for n in range(12)]
+
+    assert min(brightest) > 1
+    assert max(brightest) <= BRIGHTEST
