@@ -207,12 +207,18 @@ class ContentBatches:
 
 def normalise(frame: Floats) -> Floats:
     """Stretch the 1st..99.8th percentile of a frame to 0..1, as the extractor does."""
-    sample = frame[::2, ::2].ravel()
-    # The nearest rank instead of np.percentile: the same to the eye, at a third of the price.
-    ranks = [round(share / 100 * (sample.size - 1)) for share in PERCENTILES]
-    low, high = np.partition(sample, ranks)[ranks]
+    low, high = nearest_ranks(frame[::2, ::2].ravel(), PERCENTILES)
     stretched = (frame - low) / np.float32(max(high - low, 1e-6))
     return np.clip(stretched, 0, 1, out=stretched)
+
+
+def nearest_ranks(
+    sample: Floats, percentiles: tuple[float, float]
+) -> tuple[np.float32, np.float32]:
+    """Two percentiles by nearest rank: np.percentile to the eye, at a third of the price."""
+    ranks = [round(share / 100 * (sample.size - 1)) for share in percentiles]
+    low, high = np.partition(sample, ranks)[ranks]
+    return low, high
 
 
 def jitter(crops: Floats, spread: float, rng: np.random.Generator) -> Floats:

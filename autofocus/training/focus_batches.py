@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from autofocus.training.batches import LAMP_GAIN, PERCENTILES, log_uniform
+from autofocus.training.batches import LAMP_GAIN, PERCENTILES, log_uniform, nearest_ranks
 from autofocus.training.known_defocus import SIDE_PX, KnownDefocus
-from models.normalise import compress_highlights
+from models.normalise import Normalisation
 
 Floats = NDArray[np.float32]
 
@@ -194,11 +194,11 @@ def _percentiles(rng: np.random.Generator) -> tuple[float, float]:
 def _stretched(frame: Floats, percentiles: tuple[float, float]) -> Floats:
     """The percentiles of a frame to 0 and 1, highlights compressed."""
     sample = frame.ravel()
-    ranks = [round(share / 100 * (sample.size - 1)) for share in percentiles]
-    low, high = np.partition(sample, ranks)[ranks]
+    low, high = nearest_ranks(sample, percentiles)
     if high <= low:  # a few bright pixels on a constant field, as at inference
         low, high = sample.min(), sample.max()
-    return compress_highlights((frame - low) / np.float32(max(high - low, 1e-6)))
+    window = Normalisation(float(low), max(float(high), float(low) + 1e-6))
+    return window.apply(frame, "compress")
 
 
 def _lamp(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:

@@ -197,15 +197,7 @@ class _transmitted:  # noqa: N801 - as above
     def __call__(self) -> _Series:
         rng = np.random.default_rng([self.seed, 0x7A2, self.index])
         objective = _any_objective(rng)
-        specimen, contrast = draw_transmitted(
-            self.index, side=SIDE_PX, pixel_size_um=objective.pixel_size_um, rng=rng
-        )
-        renderer = Renderer(
-            specimen,
-            objective,
-            condenser_na_ratio=float(rng.uniform(0.3, 0.9)),
-            contrast=contrast,
-        )
+        renderer = draw_transmitted(self.index, objective, side=SIDE_PX, rng=rng)
         dof_um = depth_of_field_um(objective)
         distances = _distances(rng)
         light = [renderer.relative(float(distance) * dof_um) for distance in distances]

@@ -254,15 +254,7 @@ def _transmitted_group(index: int, *, seed: int, frames: int) -> Group:
         rng = np.random.default_rng([seed, 0x7A2, index])
         objective = random_objective(rng)
         side = int(rng.choice(_SIDES_PX))
-        specimen, contrast = draw_transmitted(
-            index, side=side, pixel_size_um=objective.pixel_size_um, rng=rng
-        )
-        renderer = Renderer(
-            specimen,
-            objective,
-            condenser_na_ratio=float(rng.uniform(0.3, 0.9)),
-            contrast=contrast,
-        )
+        renderer = draw_transmitted(index, objective, side=side, rng=rng)
         exposure = _Exposure.draw(rng, transmitted=True)
         shading = _shading(side, rng)
         dof_um = depth_of_field_um(objective)

@@ -12,17 +12,22 @@ import numpy as np
 
 from autofocus.training.batches import log_uniform
 from devices.simulated.contrast import Contrast, InterferenceContrast, PhaseContrast
+from devices.simulated.optics import Objective
+from devices.simulated.render import Renderer
 from devices.simulated.specimens import Specimen, make_specimen
 
 _KINDS = ("phase", "cells", "filaments", "phase", "nuclei", "puncta")
 
 
 def draw_transmitted(
-    index: int, *, side: int, pixel_size_um: float, rng: np.random.Generator
-) -> tuple[Specimen, Contrast | None]:
-    """Draw a specimen and a contrast; ``index`` goes around the kinds and the contrasts."""
+    index: int, objective: Objective, *, side: int, rng: np.random.Generator
+) -> Renderer:
+    """Draw a specimen, a contrast and a condenser; ``index`` goes around kinds and contrasts."""
     specimen = make_specimen(
-        _KINDS[index % len(_KINDS)], shape=(side, side), pixel_size_um=pixel_size_um, rng=rng
+        _KINDS[index % len(_KINDS)],
+        shape=(side, side),
+        pixel_size_um=objective.pixel_size_um,
+        rng=rng,
     )
     contrast = _draw_contrast(index // len(_KINDS), rng)
     matter = np.minimum(specimen.layers[0][1], np.float32(3))
@@ -30,7 +35,12 @@ def draw_transmitted(
     # The optics are those of weak objects; what is denser (matter reaches 3) is drawn too
     # contrasty, with the blur of the right distance. Contrast methods show fainter phases.
     phase_rad = log_uniform(0.05, 0.6, rng) if contrast else log_uniform(0.2, 1.5, rng)
-    return Specimen(((0.0, matter),), "phase", "brightfield", density, phase_rad), contrast
+    return Renderer(
+        Specimen(((0.0, matter),), "phase", "brightfield", density, phase_rad),
+        objective,
+        condenser_na_ratio=float(rng.uniform(0.3, 0.9)),
+        contrast=contrast,
+    )
 
 
 def _draw_contrast(number: int, rng: np.random.Generator) -> Contrast | None:

@@ -51,8 +51,9 @@ def test_every_sixteenth_group_is_empty_and_as_far_from_focus_as_can_be():
     ("index", "contrast"), [(0, type(None)), (6, PhaseContrast), (12, InterferenceContrast)]
 )
 def test_transmitted_groups_have_every_contrast_and_know_where_focus_is(index, contrast):
-    drawn = draw_transmitted(index, side=96, pixel_size_um=0.3, rng=np.random.default_rng(0))
-    assert isinstance(drawn[1], contrast)
+    objective = Objective(0.75, 1.0, 0.53, 0.3)
+    drawn = draw_transmitted(index, objective, side=96, rng=np.random.default_rng(0))
+    assert isinstance(drawn.contrast, contrast)
     group = transmitted_groups(index + 1, seed=5, frames=3)[index]
     frames = group.frames()
     assert group.source == "transmitted"
