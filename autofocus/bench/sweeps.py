@@ -148,7 +148,7 @@ class Stack:
     sharp: NDArray[np.float32]
 
 
-def simulate(kind: str, seed: int, condition: Condition) -> Stack:
+def simulate(kind: str, seed: int, condition: Condition, *, planes: int = PLANES) -> Stack:
     """Render a random specimen through a random objective; the same for everyone."""
     rng = np.random.default_rng([seed, 0x53EE9])
     objective = random_objective(rng)
@@ -158,8 +158,8 @@ def simulate(kind: str, seed: int, condition: Condition) -> Stack:
     if condition.sparse:
         specimen = _sparse(specimen, rng)
     renderer = Renderer(specimen, objective, condenser_na_ratio=float(rng.uniform(0.3, 0.9)))
-    step = 2 * RANGE_DOF / (PLANES - 1)
-    distances = np.linspace(-RANGE_DOF, RANGE_DOF, PLANES) + rng.uniform(-step / 2, step / 2)
+    step = 2 * RANGE_DOF / (planes - 1)
+    distances = np.linspace(-RANGE_DOF, RANGE_DOF, planes) + rng.uniform(-step / 2, step / 2)
     dof_um = depth_of_field_um(objective)
     frames = []
     for exposure, distance in enumerate(distances):
@@ -171,12 +171,19 @@ def simulate(kind: str, seed: int, condition: Condition) -> Stack:
 
 
 def _sparse(specimen: Specimen, rng: np.random.Generator) -> Specimen:
-    """Blot out everything but a disc, as wide as its share of the frame asks."""
+    """Blot out everything but a disc around some of what is sharp, wherever in the frame."""
     y, x = np.indices((SIDE_PX, SIDE_PX))
     radius = SIDE_PX * math.sqrt(_SPARSE_SHARE / math.pi)
-    cy, cx = rng.uniform(radius, SIDE_PX - radius, 2)
-    inside = (np.hypot(y - cy, x - cx) < radius).astype(np.float32)
-    layers = tuple((depth, image * inside) for depth, image in specimen.layers)
+    center = rng.uniform(radius, SIDE_PX - radius, 2)
+    inside = (np.hypot(y - center[0], x - center[1]) < radius).astype(np.float32)
+    _, sharp = min(specimen.layers, key=lambda layer: abs(layer[0]))
+    light = sharp.ravel().astype(np.float64)
+    something = divmod(int(rng.choice(light.size, p=light / light.sum())), SIDE_PX)
+    # The specimen continues at the opposite edge, so it may be moved any way.
+    shift = tuple(np.rint(center - something).astype(int))
+    layers = tuple(
+        (depth, np.roll(image, shift, axis=(0, 1)) * inside) for depth, image in specimen.layers
+    )
     return replace(specimen, layers=layers)
 
 
@@ -186,6 +193,7 @@ def run_sweeps(
     *,
     conditions: Sequence[str],
     seeds: int,
+    planes: int = PLANES,
     jobs: int = 1,
 ) -> list[Sweep]:
     """Score every plane of ``seeds`` stacks of each kind under each condition.
@@ -200,16 +208,21 @@ def run_sweeps(
     ]
     with joblib.Parallel(n_jobs=jobs, return_as="generator") as parallel:
         done: Iterable[list[Sweep]] = parallel(
-            joblib.delayed(_sweep)(*case, tuple(scorers), load_scorer) for case in todo
+            joblib.delayed(_sweep)(*case, planes, tuple(scorers), load_scorer) for case in todo
         )
         return [sweep for found in track(done, "stacks", total=len(todo)) for sweep in found]
 
 
 def _sweep(
-    condition: str, kind: str, seed: int, scorers: tuple[str, ...], load_scorer: LoadScorer
+    condition: str,
+    kind: str,
+    seed: int,
+    planes: int,
+    scorers: tuple[str, ...],
+    load_scorer: LoadScorer,
 ) -> list[Sweep]:
     torch.set_num_threads(1)
-    stack = simulate(kind, seed, CONDITIONS[condition])
+    stack = simulate(kind, seed, CONDITIONS[condition], planes=planes)
     found = []
     for name in scorers:
         scorer = load_scorer(name)
@@ -220,7 +233,7 @@ def _sweep(
             Sweep(name, kind, seed, condition, stack.defocus_dof, scores, np.array(estimates))
         )
     known = np.array([np.corrcoef(f.ravel(), stack.sharp.ravel())[0, 1] for f in stack.frames])
-    unknown = np.full(PLANES, math.nan)
+    unknown = np.full(planes, math.nan)
     found.append(Sweep(ORACLE, kind, seed, condition, stack.defocus_dof, known, unknown))
     return found
 

@@ -179,6 +179,9 @@ def bench_sweeps(
         str, typer.Option(help=f"Light, commas between: {', '.join(sweeps.CONDITIONS)}.")
     ] = "1000 photons,300 photons,100 photons",
     seeds: Annotated[int, typer.Option(help="Stacks of each kind of specimen.", min=1)] = 6,
+    planes: Annotated[
+        int, typer.Option(help="Planes of a stack, evenly within 10 depths of field.", min=3)
+    ] = sweeps.PLANES,
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
     config: ConfigFile = None,
 ) -> None:
@@ -189,6 +192,7 @@ def bench_sweeps(
         partial(_load, load_rig(config)),
         conditions=conditions.split(","),
         seeds=seeds,
+        planes=planes,
         jobs=jobs,
     )
     sweeps.write_csv(found, out / "sweeps.csv")

@@ -42,6 +42,14 @@ def test_a_sparse_specimen_covers_three_per_cent():
     assert (whole.sharp > 0.1 * whole.sharp.max()).mean() > 3 * lit.mean()
 
 
+@pytest.mark.parametrize("kind", ["beads", "cells", "puncta"])
+def test_something_of_every_sparse_specimen_is_left(kind):
+    for seed in range(SEED, SEED + 6):
+        sparse = sweeps.simulate(kind, seed, sweeps.Condition(300.0, sparse=True), planes=3)
+        assert len(sparse.frames) == 3
+        assert sparse.sharp.max() > 0
+
+
 def made_up(name: str, score, seed: int = 0) -> sweeps.Sweep:
     distance = np.linspace(-10, 10, 41)
     rng = np.random.default_rng(seed)
