@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -32,6 +32,11 @@ class AnchoringScorer(Scorer, Protocol):
         """Score one frame; without an anchor it is anchored to itself."""
 
 
+# How much lower the score of a plane may be that is as sharp as the best: twice the scatter of
+# readings about a focus curve, and what half a depth of field beside focus takes away.
+INDISTINCT = 0.05
+
+
 @dataclass(frozen=True)
 class ScoredPlanes:
     """Some planes and what a scorer says of them.
@@ -42,15 +47,13 @@ class ScoredPlanes:
         One a plane, in the order given; at least one.
     anchors : tuple of Anchor or None
         What each was scored with; None for scorers that take none.
+    best : int
+        Index of the sharpest plane; see `sharpest`.
     """
 
     scores: tuple[FrameScore, ...]
     anchors: tuple[Anchor | None, ...]
-
-    @property
-    def best(self) -> int:
-        """Index of the plane with the highest score."""
-        return max(range(len(self.scores)), key=lambda plane: self.scores[plane].score)
+    best: int
 
     @property
     def anchor(self) -> Anchor | None:
@@ -91,7 +94,32 @@ def score_planes(
         raise ImageError(f"{scorer.name} takes no anchor; leave it out")
     scored = [_score(scorer, plane, bit_depth, sampling, anchor) for plane in planes]
     scores, anchors = zip(*scored, strict=True)
-    return ScoredPlanes(scores, anchors)
+    return ScoredPlanes(scores, anchors, sharpest(scores, absolute=scorer.absolute))
+
+
+def sharpest(scores: Sequence[FrameScore], *, absolute: bool) -> int:
+    """Index of the sharpest of some planes in order of z.
+
+    The highest score. Beside it a score of absolute meaning says the same of several planes; which
+    of those is the sharpest, the referee says, where there is one.
+
+    Parameters
+    ----------
+    scores : sequence of FrameScore
+        At least one.
+    absolute : bool
+        The score means 1 in focus and 0 far away.
+    """
+    first = last = best = max(range(len(scores)), key=lambda plane: scores[plane].score)
+    referee = [each.referee for each in scores if each.referee is not None]
+    if not absolute or len(referee) < len(scores):
+        return best
+    least = scores[best].score - INDISTINCT
+    while first > 0 and scores[first - 1].score >= least:
+        first -= 1
+    while last < len(scores) - 1 and scores[last + 1].score >= least:
+        last += 1
+    return first + max(range(last - first + 1), key=lambda plane: referee[first + plane])
 
 
 def _score(

@@ -11,6 +11,7 @@ import numpy as np
 from rich.progress import track
 
 from autofocus.errors import ConfigError
+from autofocus.scoring import score_planes
 from devices.replay.stack import load_stack
 from models.classical import MEASURES, compare_on_stack
 from models.scorer import Scorer
@@ -81,10 +82,8 @@ def judge_stacks(
 
 def _judge(data: Path, entry: dict[str, object], scorers: Mapping[str, Scorer]) -> Judged:
     planes = load_stack(data / str(entry["file"])).planes
-    curves = {
-        name: [scorer.score(plane).score for plane in planes] for name, scorer in scorers.items()
-    }
-    curves |= compare_on_stack(list(planes))
+    scored = {name: score_planes(scorer, planes) for name, scorer in scorers.items()}
+    measured = compare_on_stack(list(planes))
     accepted = entry["in_focus_accepted"]
     assert isinstance(accepted, list)
     return Judged(
@@ -93,8 +92,10 @@ def _judge(data: Path, entry: dict[str, object], scorers: Mapping[str, Scorer]) 
         trust=str(entry["trust"]),
         planes=len(planes),
         accepted=(accepted[0], accepted[1]),
-        chosen={name: int(np.argmax(curve)) for name, curve in curves.items()},
-        curves=curves,
+        chosen={name: each.best for name, each in scored.items()}
+        | {name: int(np.argmax(curve)) for name, curve in measured.items()},
+        curves={name: [plane.score for plane in each.scores] for name, each in scored.items()}
+        | measured,
     )
 
 

@@ -20,8 +20,9 @@ from autofocus.search.protocol import (
 )
 from autofocus.search.run import Run
 
-# Probability that one depth of field must hold before the peak is looked at.
+# Probability that one depth of field must hold for a lock, and the one that is looked for first.
 SURE = 0.9
+CLEAR = 0.95
 # From which on a frame there is worth taking, and from which on a start as sharp is worth keeping.
 LIKELY = 0.55
 WORTH_KEEPING = 0.75
@@ -47,8 +48,14 @@ def bounds(run: Run) -> tuple[float, float]:
     return run.settings.z_min_um, run.settings.z_max_um
 
 
-def conclude(run: Run, expected: Expected) -> Concluding:
-    """The verdict, or None when the readings are not what was predicted."""
+def conclude(run: Run, expected: Expected, *, least: float = SURE) -> Concluding:
+    """The verdict, or None when the readings are not what was predicted.
+
+    Parameters
+    ----------
+    least : float
+        Probability that one depth of field must hold for a lock.
+    """
     refused = run.frames_refused()
     if refused:
         return refused
@@ -72,7 +79,6 @@ def conclude(run: Run, expected: Expected) -> Concluding:
         belief = believe(run.curve, run.settings, expected)
         if abs(belief.best_um - z_um) <= run.settings.tolerance_um:
             break
-    least = SURE
     if _start_will_do(run, belief, expected):
         least = WORTH_KEEPING
         yield from run.confirm_at(run.curve[0].z_um)

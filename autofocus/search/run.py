@@ -44,7 +44,7 @@ PROOF = 5.0
 NEGLIGIBLE_LOSS = 0.05
 RIVAL_SHARE = 0.6
 COMPARABLE_SHARE = 0.85
-# The peak, once more if the fit moves, and the start if that is no less sharp.
+# The peak, where the best was read if that was clearly better, and the start if it is as sharp.
 MOST_CONFIRMATIONS = 3
 # By how much the referee's measure of equally sharp frames may differ, as a share of it.
 REFEREE_NOISE = 0.1
@@ -135,14 +135,11 @@ class Run:
         return self.frames_refused() or self.judged()
 
     def confirm(self) -> Asking:
-        """Read again at the fitted peak; correct once if another reading is clearly better."""
-        for _ in range(2):
-            z_um = self.center_um()
-            yield from self.confirm_at(z_um)
-            moved_um = abs(self.center_um() - z_um)
-            better = self.best().score - self.curve[-1].score
-            if moved_um <= self.settings.tolerance_um or better <= 3 * self.background().noise:
-                break
+        """Read again at the fitted peak; where the best was read, if that is clearly better."""
+        yield from self.confirm_at(self.center_um())
+        better = self.best().score - self.curve[-1].score
+        if better > 3 * self.background().noise:
+            yield from self.confirm_at(self.best().z_um)
         start_um = self.curve[0].z_um
         near = abs(start_um - self.curve[-1].z_um) <= self.settings.dof_um / 2
         if near and self.start_is_as_sharp(noise=self.background().noise):
@@ -221,11 +218,17 @@ class Run:
         half_step_um = coarse_step_um(self.settings) / 2
         if low - 3 * half_step_um <= start_um <= high + 3 * half_step_um:
             low, high = min(low, start_um), max(high, start_um)
-        if best - low < half_step_um:
+        if best - low < half_step_um and not self._falls_beyond(-1):
             return low, -1
-        if high - best < half_step_um:
+        if high - best < half_step_um and not self._falls_beyond(+1):
             return high, +1
         return None
+
+    def _falls_beyond(self, side: int) -> bool:
+        """Whether two readings farther out than the best are surely lower: one may be chance."""
+        best, back = self.best(), self.background()
+        beyond = [r for r in self.curve if side * (r.z_um - best.z_um) > 0]
+        return sum(best.score - r.score > PROOF * back.noise for r in beyond) >= 2
 
     def _is_noise(self) -> bool:
         limit = PROVEN if self.fresh else WORTH_A_LOOK

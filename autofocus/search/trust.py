@@ -1,7 +1,7 @@
 """How sure an answer is: its uncertainty and its confidence, as tuning runs have borne them out.
 
-The shares of the uncertainty were fitted to simulated runs (uncalibrated: 223 locks on seeds
-3 500 000 and up; calibrated: part of 138 runs on 3 300 000 and up), the others chosen by what
+The shares of the uncertainty were fitted to simulated runs (uncalibrated: 468 locks on seeds
+3 600 000 and up; calibrated: part of 138 runs on 3 300 000 and up), the others chosen by what
 tuning runs on seeds 3 000 000 to 3 999 999 showed; how well all of them hold on other seeds is in
 `docs/benchmarks/search.md`.
 """
@@ -38,10 +38,11 @@ class Shares:
     unknown_dof: float
 
 
-# Without a calibration the shape of the curve is not known, which no number of readings mends: a
-# constant part then, and 0.45 times the others. The calibrated shares are of the weights before.
+# Without a calibration the shape of the curve is not known, which no number of readings mends: the
+# constant part is larger then, and what lies on one side only is in the belief already. The
+# calibrated shares are of the weights before.
 CALIBRATED = Shares(believed=0.4, lean=0.05, moved=1.0, unknown_dof=0.025)
-UNCALIBRATED = Shares(believed=0.18, lean=0.0225, moved=0.45, unknown_dof=0.13)
+UNCALIBRATED = Shares(believed=0.6, lean=0.0, moved=0.45, unknown_dof=0.04)
 # Of the scatter about a fitted peak, as a share, and what no fit can know of the specimen.
 FIT_SHARE = 0.8
 UNFITTED_DOF = 0.05

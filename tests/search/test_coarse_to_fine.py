@@ -58,6 +58,32 @@ def test_says_edge_at_the_bound():
     assert max(visited) <= 27.0
 
 
+def test_a_peak_that_falls_on_both_sides_is_no_edge_however_near_the_bound():
+    rng = np.random.default_rng(1)
+
+    def read(z, i):
+        width_um = 0.8 if z < -19.2 else 2.5
+        score = 1 / (1 + ((z + 19.2) / width_um) ** 2) + rng.normal(0, 0.02)
+        return Reading(z, score, fingerprint=str(z))
+
+    near = settings_for(start_z_um=20.0, z_min_um=-20.0, center_um=20.0, range_um=80.0)
+    result, _, _ = drive(near, read)
+    assert result.locked, result.reason
+    assert abs(result.z_um + 19.2) <= 0.75
+
+
+@pytest.mark.parametrize("tip_um", [1.0, 2.0])
+def test_a_peak_that_the_fit_misses_is_read_again_where_it_was_best(tip_um):
+    hill, tip = curve(0.0, width_um=5.0, height=0.6), curve(tip_um, width_um=0.5, height=0.4)
+
+    def read(z, i):
+        return Reading(z, hill(z, i).score + tip(z, i).score, fingerprint=str(z))
+
+    result, _, _ = drive(settings_for(start_z_um=-20.0), read)
+    assert result.locked, result.reason
+    assert abs(result.z_um - tip_um) <= 0.35
+
+
 @pytest.mark.parametrize("width_um", [3.0, 6.0])
 @pytest.mark.parametrize("peak_um", [2.0, 15.0])
 def test_a_start_outside_the_range_does_not_hide_its_edge(peak_um, width_um):
