@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -57,8 +57,13 @@ class ScoredPlanes:
 
     @property
     def anchor(self) -> Anchor | None:
-        """Anchor of the best plane, which shows the specimen best."""
-        return self.anchors[self.best]
+        """For further frames of the same run: the patches of the best plane, as it was scored.
+
+        Its normalisation is left out: by the counts of a sharp plane, blurred ones look flat and
+        unlike anything the head has seen (decision 15).
+        """
+        anchor = self.anchors[self.best]
+        return None if anchor is None else replace(anchor, normalisation=None)
 
 
 def score_planes(

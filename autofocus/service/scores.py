@@ -12,7 +12,7 @@ from autofocus.service.requests import Request
 from models.patches import Anchor
 from models.scorer import FrameScore, Scorer
 
-_ANCHOR = {"shape": [512, 512], "positions": [[0, 128], [96, 256]], "lo": 98.0, "hi": 1042.0}
+_ANCHOR = {"shape": [512, 512], "positions": [[0, 128], [96, 256]], "lo": None, "hi": None}
 _SCORE = {
     "z_um": None,
     "score": 0.871,
@@ -109,9 +109,9 @@ class AnchorOut(Answer):
     positions: list[list[int]]
     """(y, x) of the patches, px."""
     lo: float | None
-    """Count that became 0."""
+    """Count that becomes 0; null, as it is sent: every frame is normalised by itself."""
     hi: float | None
-    """Count that became 1."""
+    """Count that becomes 1; null as `lo`."""
 
 
 class ScoresOut(Answer):
@@ -120,6 +120,7 @@ class ScoresOut(Answer):
     model_config = _example(
         {
             "scores": [_SCORE],
+            "best": 0,
             "scorer": "reiqa-compact",
             "head": "default@1f0c9ab2",
             "referee": "vollath_f4",
@@ -128,6 +129,9 @@ class ScoresOut(Answer):
     )
 
     scores: list[ScoreOut]
+    best: int
+    """Index of the sharpest plane: of the highest score, or beside it where planes score alike and
+    the referee sees one as sharper."""
     scorer: str
     """Who scored."""
     head: str | None = None
@@ -144,6 +148,7 @@ class ScoresOut(Answer):
         positions = z_um or (None,) * len(scored.scores)
         return cls(
             scores=[ScoreOut.of(s, z) for s, z in zip(scored.scores, positions, strict=True)],
+            best=scored.best,
             scorer=scorer.name,
             head=scorer.head,
             referee=scorer.watched_by,

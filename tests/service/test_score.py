@@ -74,6 +74,11 @@ def said(answer: httpx.Response) -> list[FrameScore]:
     return [FrameScore(**{n: v for n, v in e.items() if n != "z_um"}) for e in entries]
 
 
+def patches_of(image: np.ndarray, scorer: ReIQAScorer) -> Anchor:
+    """What is sent back: every frame is normalised by itself."""
+    return replace(scorer.anchor(image), normalisation=None)
+
+
 STACK = np.stack([frame(blur_px=d, seed=i) for i, d in enumerate((3.0, 0.0, 2.0))])
 
 
@@ -87,7 +92,8 @@ def test_one_frame_gets_the_scorers_own_score_and_an_anchor(
     assert (body["scorer"], body["head"]) == ("reiqa-compact", learned.head)
     assert body["referee"] == learned.referee.name
     assert body["scores"][0]["referee"] is not None
-    assert Anchor.from_dict(body["anchor"]) == learned.anchor(STACK[0])
+    assert body["best"] == 0
+    assert Anchor.from_dict(body["anchor"]) == patches_of(STACK[0], learned)
 
 
 def test_the_sampling_of_the_camera_reaches_the_head(
@@ -106,7 +112,7 @@ def test_the_next_frame_is_scored_on_the_anchor_sent_back(
     first = score(client, tiff(STACK[0])).json()["anchor"]
     answer = score(client, tiff(STACK[1]), anchor=json.dumps(first))
 
-    anchor = learned.anchor(STACK[0])
+    anchor = patches_of(STACK[0], learned)
     assert said(answer) == [learned.score(STACK[1], anchor=anchor)]
     assert said(answer) != [learned.score(STACK[1])]
     assert answer.json()["anchor"] == first
@@ -125,7 +131,8 @@ def test_a_stack_gets_one_score_a_plane(
     found = [entry["z_um"] for entry in answer.json()["scores"]]
     assert found == ([0.0, 0.5, 1.0] if ome else [None] * 3)
     best = max(range(3), key=lambda plane: alone[plane].score)
-    assert Anchor.from_dict(answer.json()["anchor"]) == learned.anchor(STACK[best])
+    assert answer.json()["best"] == best
+    assert Anchor.from_dict(answer.json()["anchor"]) == patches_of(STACK[best], learned)
 
 
 @pytest.mark.parametrize("name", ["tenengrad", "vollath_f4"])
