@@ -44,8 +44,9 @@ PROOF = 5.0
 NEGLIGIBLE_LOSS = 0.05
 RIVAL_SHARE = 0.6
 COMPARABLE_SHARE = 0.85
-# The peak, where the best was read if that was clearly better, and the start if it is as sharp.
-MOST_CONFIRMATIONS = 3
+# The peak, where the best was read if that was clearly better, the peak again if it was not, and
+# the start if that is as sharp.
+MOST_CONFIRMATIONS = 4
 # By how much the referee's measure of equally sharp frames may differ, as a share of it.
 REFEREE_NOISE = 0.1
 NARROWING = 4.0
@@ -135,11 +136,18 @@ class Run:
         return self.frames_refused() or self.judged()
 
     def confirm(self) -> Asking:
-        """Read again at the fitted peak; where the best was read, if that is clearly better."""
+        """Read again at the fitted peak; where the best was read, if that was clearly better.
+
+        What made that reading the best may have been chance, or light that has bleached since: if
+        the new one is lower than the one at the fit, the run goes back there.
+        """
         yield from self.confirm_at(self.center_um())
-        better = self.best().score - self.curve[-1].score
-        if better > 3 * self.background().noise:
-            yield from self.confirm_at(self.best().z_um)
+        fitted, best = self.curve[-1], self.best()
+        apart = abs(best.z_um - fitted.z_um) > self.settings.tolerance_um
+        if apart and best.score - fitted.score > 3 * self.background().noise:
+            yield from self.confirm_at(inside_bounds(self.settings, best.z_um))
+            if self.curve[-1].score < fitted.score:
+                yield from self.confirm_at(inside_bounds(self.settings, fitted.z_um))
         start_um = self.curve[0].z_um
         near = abs(start_um - self.curve[-1].z_um) <= self.settings.dof_um / 2
         if near and self.start_is_as_sharp(noise=self.background().noise):
@@ -218,17 +226,11 @@ class Run:
         half_step_um = coarse_step_um(self.settings) / 2
         if low - 3 * half_step_um <= start_um <= high + 3 * half_step_um:
             low, high = min(low, start_um), max(high, start_um)
-        if best - low < half_step_um and not self._falls_beyond(-1):
+        if best - low < half_step_um:
             return low, -1
-        if high - best < half_step_um and not self._falls_beyond(+1):
+        if high - best < half_step_um:
             return high, +1
         return None
-
-    def _falls_beyond(self, side: int) -> bool:
-        """Whether two readings farther out than the best are surely lower: one may be chance."""
-        best, back = self.best(), self.background()
-        beyond = [r for r in self.curve if side * (r.z_um - best.z_um) > 0]
-        return sum(best.score - r.score > PROOF * back.noise for r in beyond) >= 2
 
     def _is_noise(self) -> bool:
         limit = PROVEN if self.fresh else WORTH_A_LOOK

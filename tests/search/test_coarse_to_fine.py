@@ -58,30 +58,40 @@ def test_says_edge_at_the_bound():
     assert max(visited) <= 27.0
 
 
-def test_a_peak_that_falls_on_both_sides_is_no_edge_however_near_the_bound():
-    rng = np.random.default_rng(1)
-
-    def read(z, i):
-        width_um = 0.8 if z < -19.2 else 2.5
-        score = 1 / (1 + ((z + 19.2) / width_um) ** 2) + rng.normal(0, 0.02)
-        return Reading(z, score, fingerprint=str(z))
-
-    near = settings_for(start_z_um=20.0, z_min_um=-20.0, center_um=20.0, range_um=80.0)
-    result, _, _ = drive(near, read)
-    assert result.locked, result.reason
-    assert abs(result.z_um + 19.2) <= 0.75
-
-
-@pytest.mark.parametrize("tip_um", [1.0, 2.0])
-def test_a_peak_that_the_fit_misses_is_read_again_where_it_was_best(tip_um):
-    hill, tip = curve(0.0, width_um=5.0, height=0.6), curve(tip_um, width_um=0.5, height=0.4)
+def test_a_peak_that_the_fit_misses_is_read_again_where_it_was_best():
+    hill, tip = curve(0.0, width_um=5.0, height=0.6), curve(2.0, width_um=0.5, height=0.4)
 
     def read(z, i):
         return Reading(z, hill(z, i).score + tip(z, i).score, fingerprint=str(z))
 
     result, _, _ = drive(settings_for(start_z_um=-20.0), read)
     assert result.locked, result.reason
-    assert abs(result.z_um - tip_um) <= 0.35
+    assert abs(result.z_um - 2.0) <= 0.35
+
+
+@pytest.mark.parametrize("odd", range(1, 24))
+def test_one_reading_that_was_too_high_does_not_draw_the_run_away(odd):
+    peak = curve(3.3, width_um=2.3)
+
+    def read(z, i):
+        return Reading(z, 1.03 if i == odd else peak(z, i).score, fingerprint=f"{z} {i}")
+
+    result, _, _ = drive(settings_for(start_z_um=-20.0), read)
+    if result.locked:
+        assert abs(result.z_um - 3.3) <= 0.75
+
+
+@pytest.mark.parametrize("focus_um", [-11.0, -4.2, 0.7, 3.3, 8.8])
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_light_that_bleaches_does_not_draw_the_run_to_an_early_reading(focus_um, noise):
+    bell = curve(focus_um, width_um=2.3, noise=noise)
+
+    def read(z, i):
+        return Reading(z, (0.1 + bell(z, i).score) * 0.99**i, fingerprint=f"{z} {i}")
+
+    result, _, _ = drive(settings_for(start_z_um=-20.0), read)
+    assert result.locked, result.reason
+    assert abs(result.z_um - focus_um) <= 0.5
 
 
 @pytest.mark.parametrize("width_um", [3.0, 6.0])
