@@ -13,6 +13,10 @@ from models.errors import ImageError
 from models.patches import Anchor
 from models.scorer import FrameScore, Scorer
 
+# How much lower the score of a plane may be that is as sharp as the best: twice the scatter of
+# readings about a focus curve, and what half a depth of field beside focus takes away.
+INDISTINCT = 0.05
+
 
 @runtime_checkable
 class AnchoringScorer(Scorer, Protocol):
@@ -30,11 +34,6 @@ class AnchoringScorer(Scorer, Protocol):
         anchor: Anchor | None = None,
     ) -> FrameScore:
         """Score one frame; without an anchor it is anchored to itself."""
-
-
-# How much lower the score of a plane may be that is as sharp as the best: twice the scatter of
-# readings about a focus curve, and what half a depth of field beside focus takes away.
-INDISTINCT = 0.05
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,7 @@ def score_planes(
     bit_depth: int | None = None,
     sampling: float | None = None,
     anchor: Anchor | None = None,
+    in_order: bool = True,
 ) -> ScoredPlanes:
     """Score planes one after the other, exactly as a run scores its frames.
 
@@ -88,6 +88,8 @@ def score_planes(
         Camera pixel as a multiple of wavelength / NA; see `models.scorer.Scorer.score`.
     anchor : Anchor, optional
         From an earlier frame of the same run; by default every plane is anchored to itself.
+    in_order : bool
+        The planes are one stack, in order of z; see `sharpest`.
 
     Raises
     ------
@@ -99,11 +101,17 @@ def score_planes(
         raise ImageError(f"{scorer.name} takes no anchor; leave it out")
     scored = [_score(scorer, plane, bit_depth, sampling, anchor) for plane in planes]
     scores, anchors = zip(*scored, strict=True)
-    return ScoredPlanes(scores, anchors, sharpest(scores, absolute=scorer.absolute))
+    return ScoredPlanes(scores, anchors, sharpest(scores, refereed=scorer.absolute and in_order))
 
 
-def sharpest(scores: Sequence[FrameScore], *, absolute: bool) -> int:
-    """Index of the sharpest of some planes in order of z.
+def is_in_order(z_um: Sequence[float | None]) -> bool:
+    """Whether planes follow each other in z, up or down; taken for granted where z is not known."""
+    known = [z for z in z_um if z is not None]
+    return known == sorted(known) or known == sorted(known, reverse=True)
+
+
+def sharpest(scores: Sequence[FrameScore], *, refereed: bool) -> int:
+    """Index of the sharpest of some planes.
 
     The highest score. Beside it a score of absolute meaning says the same of several planes; which
     of those is the sharpest, the referee says, where there is one.
@@ -112,19 +120,22 @@ def sharpest(scores: Sequence[FrameScore], *, absolute: bool) -> int:
     ----------
     scores : sequence of FrameScore
         At least one.
-    absolute : bool
-        The score means 1 in focus and 0 far away.
+    refereed : bool
+        The planes are one stack in order of z, so that the referee can compare them, and their
+        score means 1 in focus and 0 far away; otherwise the score alone decides.
     """
     first = last = best = max(range(len(scores)), key=lambda plane: scores[plane].score)
     referee = [each.referee for each in scores if each.referee is not None]
-    if not absolute or len(referee) < len(scores):
+    if not refereed or len(referee) < len(scores):
         return best
     least = scores[best].score - INDISTINCT
     while first > 0 and scores[first - 1].score >= least:
         first -= 1
     while last < len(scores) - 1 and scores[last + 1].score >= least:
         last += 1
-    return first + max(range(last - first + 1), key=lambda plane: referee[first + plane])
+    # The referee of a clipped frame says nothing of its sharpness.
+    clear = [plane for plane in range(first, last + 1) if not scores[plane].saturated]
+    return max(clear, key=lambda plane: referee[plane], default=best)
 
 
 def _score(

@@ -1,10 +1,12 @@
 """Which of some planes is the sharpest."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autofocus.scoring import INDISTINCT, sharpest
+from autofocus.scoring import INDISTINCT, is_in_order, sharpest
 from models.scorer import FrameScore
 
 
@@ -14,19 +16,41 @@ def planes(*said):
 
 def test_the_referee_chooses_among_planes_that_the_score_cannot_tell_apart():
     curve = planes((0.2, 1.0), (0.78, 2.0), (0.80, 5.0), (0.82, 4.0), (0.70, 6.0))
-    assert sharpest(curve, absolute=True) == 2
+    assert sharpest(curve, refereed=True) == 2
 
 
 def test_a_plane_beyond_a_valley_is_none_of_them():
     curve = planes((0.80, 9.0), (0.5, 3.0), (0.82, 4.0), (0.80, 3.0))
-    assert sharpest(curve, absolute=True) == 2
+    assert sharpest(curve, refereed=True) == 2
 
 
-@pytest.mark.parametrize("absolute", [False, True])
-def test_without_a_referee_or_without_absolute_meaning_the_score_alone_decides(absolute):
-    referee = None if absolute else 9.0
+@pytest.mark.parametrize("refereed", [False, True])
+def test_without_a_referee_or_where_it_cannot_compare_the_score_alone_decides(refereed):
+    referee = None if refereed else 9.0
     curve = planes((0.81, referee), (0.82, 1.0), (0.80, referee))
-    assert sharpest(curve, absolute=absolute) == 1
+    assert sharpest(curve, refereed=refereed) == 1
+
+
+def test_a_clipped_plane_is_never_the_referees_choice():
+    curve = planes((0.81, 9.0), (0.82, 1.0))
+    clipped = replace(curve[0], saturated=True)
+    assert sharpest(curve, refereed=True) == 0
+    assert sharpest([clipped, curve[1]], refereed=True) == 1
+    assert sharpest([clipped], refereed=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("z_um", "expected"),
+    [
+        ((), True),
+        ((None, None), True),
+        ((0.0, 0.5, 2.0), True),
+        ((3.0, 1.0), True),
+        ((0.0, 2.0, 1.0), False),
+    ],
+)
+def test_planes_in_order_of_z(z_um, expected):
+    assert is_in_order(z_um) is expected
 
 
 unit = st.floats(0, 1)
@@ -35,7 +59,7 @@ unit = st.floats(0, 1)
 @given(st.lists(st.tuples(unit, unit), min_size=1, max_size=30))
 def test_never_lower_than_what_cannot_be_told_apart_nor_beyond_it(said):
     curve = planes(*said)
-    chosen = sharpest(curve, absolute=True)
+    chosen = sharpest(curve, refereed=True)
     best = max(range(len(curve)), key=lambda plane: curve[plane].score)
     low, high = sorted((chosen, best))
     between = curve[low : high + 1]

@@ -17,7 +17,7 @@ from rich.table import Table
 from autofocus.commands.arguments import AsJson, ConfigFile
 from autofocus.config import load_rig
 from autofocus.scorers import scorers_of
-from autofocus.scoring import ScoredPlanes, score_planes
+from autofocus.scoring import ScoredPlanes, is_in_order, score_planes
 from autofocus.service.scores import ScoreOut
 from devices.replay.stack import load_stack
 from models.scorer import FrameScore, Scorer
@@ -61,7 +61,14 @@ def score(
         console=Console(stderr=True, quiet=as_json),
         transient=True,
     )
-    scored = score_planes(with_scorer, shown, bit_depth=bit_depth, sampling=sampling)
+    scored = score_planes(
+        with_scorer,
+        shown,
+        bit_depth=bit_depth,
+        sampling=sampling,
+        # Nothing says that several files are one stack.
+        in_order=len(files) == 1 and is_in_order([plane.z_um for plane in planes]),
+    )
     if as_json:
         typer.echo(_json(with_scorer, planes, scored))
     else:

@@ -20,7 +20,7 @@ from autofocus.search.protocol import (
 )
 from autofocus.search.run import Run
 
-# Probability that one depth of field must hold for a lock, and the one that is looked for first.
+# Probability that one depth of field must hold for a lock, and the one that is wanted first.
 SURE = 0.9
 CLEAR = 0.95
 # From which on a frame there is worth taking, and from which on a start as sharp is worth keeping.
@@ -48,13 +48,14 @@ def bounds(run: Run) -> tuple[float, float]:
     return run.settings.z_min_um, run.settings.z_max_um
 
 
-def conclude(run: Run, expected: Expected, *, least: float = SURE) -> Concluding:
+def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concluding:
     """The verdict, or None when the readings are not what was predicted.
 
     Parameters
     ----------
-    least : float
-        Probability that one depth of field must hold for a lock.
+    wanted : float
+        Probability that one depth of field must hold for a lock; less does for a start that is as
+        sharp.
     """
     refused = run.frames_refused()
     if refused:
@@ -80,10 +81,10 @@ def conclude(run: Run, expected: Expected, *, least: float = SURE) -> Concluding
         if abs(belief.best_um - z_um) <= run.settings.tolerance_um:
             break
     if _start_will_do(run, belief, expected):
-        least = WORTH_KEEPING
+        wanted = WORTH_KEEPING
         yield from run.confirm_at(run.curve[0].z_um)
         belief = believe(run.curve, run.settings, expected)
-    return run.frames_refused() or _judged(run, belief, expected, least)
+    return run.frames_refused() or _judged(run, belief, expected, wanted)
 
 
 def _start_will_do(run: Run, belief: Belief, expected: Expected) -> bool:
@@ -94,11 +95,11 @@ def _start_will_do(run: Run, belief: Belief, expected: Expected) -> bool:
     )
 
 
-def _judged(run: Run, belief: Belief, expected: Expected, least: float) -> SearchResult | None:
+def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> SearchResult | None:
     final, start, settings = run.final, run.curve[0], run.settings
     assert final is not None
     held = belief.within(final.z_um, settings.dof_um / 2)
-    if belief.misfit > REFUTED or held < least:
+    if belief.misfit > REFUTED or held < wanted:
         return None
     if open_side(run, final.z_um, final.score, belief):
         return None

@@ -29,11 +29,11 @@ FLANK_DOF = 2.0
 
 def look_and_conclude(run: Run, expected: Expected, *, most: int) -> Concluding:
     """The verdict after at most twice ``most`` looks, or None when they prove nothing."""
-    # The frame at the peak tells much itself, so it is taken early; a lock needs more, and as
-    # long as there are looks left, more than it must have in the end.
-    for sure, least in ((LIKELY, CLEAR), (CLEAR, SURE)):
+    # The frame at the peak tells much itself, so it is taken early; a lock needs more, and in this
+    # first round more than it must have in the end.
+    for sure, wanted in ((LIKELY, CLEAR), (CLEAR, SURE)):
         yield from look(run, expected, most=most, sure=sure)
-        result = yield from conclude(run, expected, least=least)
+        result = yield from conclude(run, expected, wanted=wanted)
         if result is not None:
             return result
     return None

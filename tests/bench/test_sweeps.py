@@ -42,10 +42,9 @@ def test_a_sparse_specimen_covers_three_per_cent():
     assert (whole.sharp > 0.1 * whole.sharp.max()).mean() > 3 * lit.mean()
 
 
-@pytest.mark.parametrize("kind", ["beads", "cells", "puncta"])
-def test_something_of_every_sparse_specimen_is_left(kind):
+def test_something_of_every_sparse_specimen_is_left():
     for seed in range(SEED, SEED + 6):
-        sparse = sweeps.simulate(kind, seed, sweeps.Condition(300.0, sparse=True), planes=3)
+        sparse = sweeps.simulate("beads", seed, sweeps.Condition(300.0, sparse=True), planes=3)
         assert len(sparse.frames) == 3
         assert sparse.sharp.max() > 0
 

@@ -8,7 +8,9 @@ from driving import drive, settings_for
 
 from autofocus.search import trust
 from autofocus.search.belief import absolute_score, believe
-from autofocus.search.protocol import Expectation, FocusCurve, Reading, Verdict
+from autofocus.search.conclusion import CLEAR, SURE, conclude
+from autofocus.search.protocol import Expectation, FocusCurve, Purpose, Reading, Verdict
+from autofocus.search.run import Run
 
 FEW = ("predictive", "coarse_to_fine")
 
@@ -49,7 +51,7 @@ def test_confidence_and_uncertainty_come_true(name):
     assert np.mean(np.array(ratio) <= 1.96) >= 0.88
 
 
-def test_only_a_calibrated_curve_can_be_surer_than_its_unknown_shape_allows():
+def test_a_calibrated_rig_can_be_surer_than_any_other():
     alone, told = [], []
     for seed in range(8):
         read, focus_um = specimen(seed, focus_um=4.0)
@@ -62,8 +64,37 @@ def test_only_a_calibrated_curve_can_be_surer_than_its_unknown_shape_allows():
                 found.append(result.z_uncertainty_um)
     assert len(alone) >= 6
     assert len(told) >= 6
-    assert trust.UNCALIBRATED.unknown_dof <= min(alone)
     assert min(told) < min(alone)
+
+
+def concluded(seed, wanted):
+    """What is concluded from four readings about a peak that is narrower or wider than usual."""
+    read, _ = specimen(seed, focus_um=0.0)
+    run = Run(known(start_z_um=-2.0))
+    count = 0
+
+    def answer(asking):
+        nonlocal count
+        step = next(asking)
+        while True:
+            group = tuple(read(z, count + i) for i, z in enumerate(step.z_um))
+            count += len(group)
+            try:
+                step = asking.send(group)
+            except StopIteration as done:
+                return done.value
+
+    answer(run.ask((-2.0, 1.7, 4.0), Purpose.COARSE))
+    return answer(conclude(run, absolute_score(), wanted=wanted))
+
+
+def test_what_is_not_clear_enough_at_first_may_still_be_sure_enough_in_the_end():
+    clear, sure = (
+        [bool(found and found.locked) for found in (concluded(s, wanted) for s in range(30))]
+        for wanted in (CLEAR, SURE)
+    )
+    assert 0 < sum(clear) < sum(sure)
+    assert all(late or not early for early, late in zip(clear, sure, strict=True))
 
 
 def test_one_sided_readings_are_trusted_less():

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from autofocus.scorers import LoadScorer
-from autofocus.scoring import score_planes
+from autofocus.scoring import is_in_order, score_planes
 from autofocus.service.dependencies import TheConductor
 from autofocus.service.frames import RawFormat, read_frames
 from autofocus.service.problems import described
@@ -63,6 +63,11 @@ def _score(load_scorer: LoadScorer, file: BinaryIO, form: ScoreForm) -> ScoresOu
         raw = RawFormat(form.width, form.height, form.dtype)
     stack = read_frames(file, raw)
     scored = score_planes(
-        scorer, stack.planes, bit_depth=form.bit_depth, sampling=form.sampling, anchor=anchor
+        scorer,
+        stack.planes,
+        bit_depth=form.bit_depth,
+        sampling=form.sampling,
+        anchor=anchor,
+        in_order=is_in_order(stack.z_um or ()),
     )
     return ScoresOut.of(scorer, scored, stack.z_um)
