@@ -108,9 +108,9 @@ class AnchorOut(Answer):
     """Height and width of the frames it is for, px."""
     positions: list[list[int]]
     """(y, x) of the patches, px."""
-    lo: float | None
+    lo: float | None = None
     """Count that becomes 0; null, as it is sent: every frame is normalised by itself."""
-    hi: float | None
+    hi: float | None = None
     """Count that becomes 1; null as `lo`."""
 
 
