@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from autofocus.search.peak import contiguous_top
 from models.errors import ImageError
 from models.patches import Anchor
 from models.scorer import FrameScore, Scorer
@@ -124,17 +125,14 @@ def sharpest(scores: Sequence[FrameScore], *, refereed: bool) -> int:
         The planes are one stack in order of z, so that the referee can compare them, and their
         score means 1 in focus and 0 far away; otherwise the score alone decides.
     """
-    first = last = best = max(range(len(scores)), key=lambda plane: scores[plane].score)
+    best = max(range(len(scores)), key=lambda plane: scores[plane].score)
     referee = [each.referee for each in scores if each.referee is not None]
     if not refereed or len(referee) < len(scores):
         return best
-    least = scores[best].score - INDISTINCT
-    while first > 0 and scores[first - 1].score >= least:
-        first -= 1
-    while last < len(scores) - 1 and scores[last + 1].score >= least:
-        last += 1
+    score = np.array([each.score for each in scores])
+    alike = range(len(scores))[contiguous_top(score, best, score[best] - INDISTINCT)]
     # The referee of a clipped frame says nothing of its sharpness.
-    clear = [plane for plane in range(first, last + 1) if not scores[plane].saturated]
+    clear = [plane for plane in alike if not scores[plane].saturated]
     return max(clear, key=lambda plane: referee[plane], default=best)
 
 

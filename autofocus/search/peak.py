@@ -88,7 +88,7 @@ def _tops(
     height = float(score[best] - baseline)
     tops = dict.fromkeys(
         (top.start, top.stop)
-        for top in (_contiguous_top(score, best, baseline + share * height) for share in SHARES)
+        for top in (contiguous_top(score, best, baseline + share * height) for share in SHARES)
         if np.unique(z[top]).size >= FEWEST_POINTS
     )
     near = slice(max(0, best - 2), best + 3)
@@ -97,8 +97,8 @@ def _tops(
     return [near] if np.unique(z[near]).size >= 3 else []
 
 
-def _contiguous_top(score: NDArray[np.float64], best: int, floor: float) -> slice:
-    """The run of readings around ``best`` that stay above ``floor``."""
+def contiguous_top(score: NDArray[np.float64], best: int, floor: float) -> slice:
+    """The run of scores around index ``best`` that stay at or above ``floor``."""
     low = best
     while low > 0 and score[low - 1] >= floor:
         low -= 1
