@@ -91,7 +91,7 @@ def _percentiles(
     image: NDArray[np.generic], counts: Float32, percentiles: tuple[float, float]
 ) -> tuple[float, float]:
     if image.dtype.kind == "u" and image.dtype.itemsize <= 2:
-        levels = 1 << (8 * image.dtype.itemsize)
+        levels = int(image.max()) + 1
         native = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
         # Three times as fast as np.bincount; exact for up to 16 million pixels of one level.
         counted = cv2.calcHist([native], [0], None, [levels], [0, levels])

@@ -243,7 +243,8 @@ def sharpest(patches8: UInt8, count: int) -> Positions:
 
 def to_8bit(normalised: NDArray[np.float32]) -> UInt8:
     """Float to 0..255, rounded down; compressed highlights are 255."""
-    return np.minimum(normalised * np.float32(255), np.float32(255)).astype(np.uint8)
+    levels = normalised * np.float32(255)
+    return np.minimum(levels, np.float32(255), out=levels).astype(np.uint8)
 
 
 def _require_fit(

@@ -10,7 +10,7 @@ and heads stand before those that came with the program.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -227,8 +227,9 @@ class Registry:
 
     def _load_finetuned(self, name: str, folder: Path) -> FineTunedScorer:
         fitted = load_finetuned(folder)
-        # Small networks, like the compact encoders.
-        forward = choose_engine(self.engine, "compact").compile(fitted.network)
+        # Small networks, like the compact encoders, but their score is the last of the layers.
+        engine = replace(choose_engine(self.engine, "compact"), bfloat16=False)
+        forward = engine.compile(fitted.network)
         referee = ClassicalScorer(DEFAULT_MEASURE)
         return FineTunedScorer(name, fitted.manifest, fitted.usual, forward, referee)
 

@@ -41,5 +41,7 @@ def _without_specks(mask: UInt8, smallest_px: float) -> UInt8:
     _, labels = cv2.connectedComponents(mask, connectivity=8)
     # Counting here is four times faster than connectedComponentsWithStats.
     keep = (np.bincount(labels.ravel()) >= smallest_px).astype(np.uint8)
+    if keep[1:].all():
+        return mask
     keep[0] = 0  # label 0 is the background
     return np.take(keep, labels)

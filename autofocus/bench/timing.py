@@ -55,7 +55,7 @@ def measure(compact: Mapping[str, Scorer], *, repeats: int, threads: int) -> lis
     Parameters
     ----------
     compact : mapping of str to Scorer
-        The compact scorer by engine; the published layout runs on the same engines.
+        The compact scorer by engine; the published layout runs on all that are here.
     repeats : int
         Frames a contestant.
     threads : int

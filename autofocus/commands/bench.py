@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -28,7 +28,7 @@ from autofocus.bench import (
     timing,
 )
 from autofocus.commands.arguments import Alpha, ConfigFile, Dask, Jobs, Root, alpha_of
-from autofocus.config import Rig, load_rig
+from autofocus.config import EngineName, Rig, load_rig
 from autofocus.scorers import scorers_of
 from autofocus.training.feature_file import load_features
 from autofocus.training.training_rows import join
@@ -270,7 +270,8 @@ def bench_scorer(
     rig = load_rig(config)
     compact: dict[str, Scorer] = {
         engine: _load(replace(rig, engine=engine), "reiqa-compact")
-        for engine in available_engines()
+        for engine in get_args(EngineName)
+        if engine == "auto" or engine in available_engines()
     }
     Console().print(timing.table(timing.measure(compact, repeats=repeats, threads=threads)))
 

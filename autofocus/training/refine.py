@@ -31,6 +31,7 @@ from autofocus.training.team import Team
 from autofocus.training.training_run import train
 from models.checkpoints import load_compact_encoder
 from models.encoders import CompactEncoder
+from models.engines import has_bfloat16_unit
 from models.reiqa import LOG_FLOOR
 
 _DISTANCE_UNIT_DOF = 4.0  # of the second output, so that all outputs are near 1
@@ -197,7 +198,8 @@ class _KnownDistances:
         crops = torch.from_numpy(batch.crops).to(device, memory_format=torch.channels_last)
         distance = torch.from_numpy(batch.defocus_dof).to(device)
         wide = batch.crops.shape[-1] < SIDE_PX
-        with torch.autocast(device.type, torch.bfloat16, enabled=wide and _has_bfloat16(device)):
+        native = device.type != "cpu" or has_bfloat16_unit()
+        with torch.autocast(device.type, torch.bfloat16, enabled=wide and native):
             features = torch.cat(
                 [
                     _log(self.state.encoder(crops)),
@@ -257,10 +259,3 @@ def _rank_loss(read: Tensor, wanted: Tensor, distances: int) -> Tensor:
 
 def _log(features: Tensor) -> Tensor:
     return torch.log(features.float() + float(LOG_FLOOR))
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is native; emulated it is slower than float32."""
-    if device.type != "cpu":
-        return True
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

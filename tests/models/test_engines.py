@@ -2,13 +2,17 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from models.checkpoints import load_encoders
 from models.encoders import CompactEncoder, resnet50_encoder
-from models.engines import available_engines, choose_engine
+from models.engines import Engine, available_engines, choose_engine, has_bfloat16_unit
 from models.errors import EngineError
+from models.registry import Registry, builtin_folder
+from models.reiqa import ReIQA
 from models.side_by_side import HalfTheThreads
 
 
@@ -82,6 +86,36 @@ def test_auto_says_why(layout):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_auto_converts_no_small_networks():
     assert choose_engine("auto", "compact").name == "torch"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_bfloat16_only_for_small_networks_by_auto_where_the_cpu_has_a_unit_for_it():
+    auto = choose_engine("auto", "compact")
+    assert auto.bfloat16 == has_bfloat16_unit() == ("bfloat16" in auto.reason)
+    assert not choose_engine("torch", "compact").bfloat16
+    assert not choose_engine("auto", "published").bfloat16
+
+
+def test_bfloat16_moves_features_little_and_gives_them_in_float32(encoder, patches):
+    run = Engine("torch", "to compare", bfloat16=True).compile(encoder)
+    with torch.inference_mode():
+        found, exact = run(patches), encoder(patches)
+    assert found.dtype == torch.float32
+    assert 0 < relative_l2(found, exact) < 0.01
+
+
+def test_bfloat16_moves_a_score_by_less_than_its_noise(demo_frames):
+    exact = Registry([builtin_folder()], "torch").load_scorer("reiqa-compact")
+    pair = load_encoders(builtin_folder() / "compact")
+    halves = Engine("torch", "to compare", bfloat16=True)
+    coarse = ReIQA(pair.content, pair.quality, exact.extractor.settings, halves)
+
+    def scores(extractor):
+        features = (extractor.features(frame) for frame in demo_frames.values())
+        return np.array([exact.fitted.predict(each, 0.6).score for each in features])
+
+    assert np.ptp(scores(exact.extractor)) > 0.3
+    assert 0 < np.abs(scores(coarse) - scores(exact.extractor)).max() < 0.01
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
