@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp
 
 from autofocus.search import known_score
 from autofocus.search.protocol import Reading, SearchSettings
@@ -30,6 +30,8 @@ BEYOND_DOF = 12.0
 # Share of the prior on "focus is somewhere the range does not cover", and on "there is none".
 OUTSIDE = 0.1
 NOTHING = 0.1
+# What a frame can rule out "focus is somewhere" to.
+LEAST_CHANCE = 1e-12
 # So many hypotheses, the most probable ones, are asked what they expect: more take long and tell
 # the same.
 MOST_ASKED = 1500
@@ -228,6 +230,7 @@ class Belief:
         by_plane = self._by_shape.T
         # Sorted by plane, so that what belongs to one plane is summed in one stroke.
         asked = np.sort(np.argsort(by_plane, axis=None)[-MOST_ASKED:])
+        asked = asked[by_plane.ravel()[asked] > 0]
         plane, shape = np.unravel_index(asked, by_plane.shape)
         _, first, of_plane = np.unique(plane, return_index=True, return_inverse=True)
         weight = by_plane[plane, shape]
@@ -283,10 +286,10 @@ def _weighed(
     evidence, level, height = _regression(shape, score, expected)
     prior = expected.weight[:, None, None] / expected.noise.shape[1] * _prior(z_um, settings)
     log_chance = evidence + np.log(prior)
-    every = np.append(log_chance.ravel(), _flat_evidence(score, expected) + np.log(NOTHING))
-    probability = np.exp(every - every.max())
-    probability /= probability.sum()
-    chance = probability[:-1].reshape(log_chance.shape)
+    chance = np.exp(log_chance - log_chance.max())
+    # Apart from "nothing", beside which all planes may be too improbable for a number.
+    somewhere = expit(logsumexp(log_chance) - _flat_evidence(score, expected) - np.log(NOTHING))
+    chance *= max(float(somewhere), LEAST_CHANCE) / chance.sum()
     by_shape = chance.sum(axis=1)
     least = np.maximum(by_shape, 1e-300)
     level = (level * chance).sum(axis=1) / least
@@ -298,7 +301,7 @@ def _weighed(
     return Belief(
         z_um=z_um,
         chance=by_shape.sum(axis=0),
-        nothing=float(probability[-1]),
+        nothing=1 - float(somewhere),
         misfit=misfit / float(expected.noise.max()),
         _by_shape=by_shape,
         _level=level,

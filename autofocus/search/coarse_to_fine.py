@@ -38,8 +38,9 @@ def worst_case_exposures(settings: SearchSettings) -> int:
     coarse = len(coarse_positions(settings))
     extension = extension_count(settings)
     humps = MOST_HUMPS * most_exposures(MOST_LOOKS) if settings.absolute else 0
-    # Two candidates may be narrowed, and the peak confirmed; all of it once more for the referee.
-    judged = (2 * 4 * narrowings(settings) + MOST_CONFIRMATIONS) * (2 if settings.absolute else 1)
+    # Two candidates may be narrowed, one of them twice, and the peak confirmed; all of it once more
+    # for the referee.
+    judged = (3 * 4 * narrowings(settings) + MOST_CONFIRMATIONS) * (2 if settings.absolute else 1)
     return 1 + coarse + humps + settings.max_extensions * extension + judged
 
 
@@ -93,6 +94,9 @@ def _narrowed(run: Run) -> Search:
     if refused:
         return refused
     yield from run.narrow(run.center_um())
+    # Closer readings may show that the peak is nearer to an end than it seemed.
+    if (yield from run.extend()):
+        yield from run.narrow(run.center_um())
     yield from run.examine_rival()
     return (yield from run.finish())
 

@@ -80,6 +80,8 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
         belief = believe(run.curve, run.settings, expected)
         if abs(belief.best_um - z_um) <= run.settings.tolerance_um:
             break
+    yield from run.move_to_sharper()
+    belief = believe(run.curve, run.settings, expected)
     if _start_will_do(run, belief, expected):
         wanted = WORTH_KEEPING
         yield from run.confirm_at(run.curve[0].z_um)

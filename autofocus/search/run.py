@@ -44,9 +44,13 @@ PROOF = 5.0
 NEGLIGIBLE_LOSS = 0.05
 RIVAL_SHARE = 0.6
 COMPARABLE_SHARE = 0.85
-# The peak, where the best was read if that was clearly better, the peak again if it was not, and
-# the start if that is as sharp.
-MOST_CONFIRMATIONS = 4
+# The peak, where the best was read if that was clearly better, and the peak again if it was not;
+# where a frame nearby was sharper by score and referee, and back if it is not; the start if that is
+# as sharp.
+MOST_CONFIRMATIONS = 6
+# How far from the answer such a frame may be, and how far it must be for another look to pay.
+NEARBY_DOF = 1.5
+LEAST_MOVE_DOF = 0.1
 # By how much the referee's measure of equally sharp frames may differ, as a share of it.
 REFEREE_NOISE = 0.1
 NARROWING = 4.0
@@ -80,6 +84,7 @@ class Run:
         self.told: list[Reading] = []
         self.fresh: list[Reading] = []
         self.final: Reading | None = None
+        self.extensions = 0
 
     # -- asking -----------------------------------------------------------------------------
 
@@ -94,16 +99,17 @@ class Run:
         if purpose is Purpose.FINE:
             self.fresh = readings
 
-    def extend(self) -> Asking:
-        """Continue the range past an end that holds the best score."""
-        for _ in range(self.settings.max_extensions):
+    def extend(self) -> Generator[Pass, tuple[Reading, ...], bool]:
+        """Continue the range past an end that holds the best score; whether anything was read."""
+        before = self.extensions
+        while self.extensions < self.settings.max_extensions:
             end = self._end_with_the_best()
-            if end is None or self._is_noise():
-                return
-            positions = extension_positions(self.settings, *end)
-            if not positions:
-                return
+            positions = extension_positions(self.settings, *end) if end else ()
+            if not positions or self._is_noise():
+                break
+            self.extensions += 1
             yield from self.ask(positions, Purpose.EXTEND)
+        return self.extensions > before
 
     def narrow(self, center_um: float) -> Asking:
         """Groups of four, each closer together, around the best."""
@@ -148,10 +154,25 @@ class Run:
             yield from self.confirm_at(inside_bounds(self.settings, best.z_um))
             if self.curve[-1].score < fitted.score:
                 yield from self.confirm_at(inside_bounds(self.settings, fitted.z_um))
+        yield from self.move_to_sharper()
         start_um = self.curve[0].z_um
         near = abs(start_um - self.curve[-1].z_um) <= self.settings.dof_um / 2
         if near and self.start_is_as_sharp(noise=self.background().noise):
             yield from self.confirm_at(start_um)
+
+    def move_to_sharper(self) -> Asking:
+        """Read again where a frame nearby was sharper; stay there if it still is.
+
+        A peak lies between readings of which the nearest decide least. Where both score and referee
+        called one of them sharper than the frame at the peak, they were right in 12 of 12 locks of
+        529 (seeds 3 700 000 and up), three of which were more than half a depth of field off.
+        """
+        before, sharper = self.final, self._sharper_nearby()
+        if before is None or sharper is None:
+            return
+        yield from self.confirm_at(sharper.z_um)
+        if not _is_sharper(self.curve[-1], before, by=0.0):
+            yield from self.confirm_at(before.z_um)
 
     def confirm_at(self, z_um: float) -> Asking:
         """Read once more where the run may end."""
@@ -205,6 +226,18 @@ class Run:
             return False
         apart = abs(start.z_um - final.z_um) > self.settings.tolerance_um
         return apart and start.referee > final.referee
+
+    def _sharper_nearby(self) -> Reading | None:
+        """The sharpest frame near the last one by the referee, if the score says so too."""
+        final, dof_um = self.final, self.settings.dof_um
+        assert final is not None
+        near = [
+            reading
+            for reading in self.curve
+            if LEAST_MOVE_DOF * dof_um <= abs(reading.z_um - final.z_um) <= NEARBY_DOF * dof_um
+            and _is_sharper(reading, final, by=REFEREE_NOISE)
+        ]
+        return max(near, key=lambda reading: reading.referee or 0.0, default=None)
 
     def _around(self, z_um: float) -> list[Reading]:
         # Of a range narrower than the depth of field, fine steps are the wider ones.
@@ -414,3 +447,10 @@ class Run:
             start_score=self.curve[0].score,
             final_score=self.final.score if self.final else None,
         )
+
+
+def _is_sharper(one: Reading, other: Reading, *, by: float) -> bool:
+    """Whether the referee calls one frame sharper by this share, and the score no less sharp."""
+    if one.referee is None or other.referee is None or one.saturated:
+        return False
+    return one.score >= other.score and one.referee > (1 + by) * max(other.referee, 0.0)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import driving
 import numpy as np
@@ -11,7 +12,7 @@ from autofocus.search.coarse_to_fine import worst_case_exposures
 from autofocus.search.evidence import distinct
 from autofocus.search.grid import coarse_positions, extension_positions, fine_positions
 from autofocus.search.peak import fit_peak
-from autofocus.search.protocol import Reading, SearchResult, Verdict
+from autofocus.search.protocol import Purpose, Reading, SearchResult, Verdict
 
 
 def drive(search_settings, read):
@@ -56,6 +57,56 @@ def test_says_edge_at_the_bound():
     result, visited, _ = drive(settings_for(z_max_um=27.0), curve(33.0, width_um=4.0))
     assert result.verdict is Verdict.EDGE
     assert max(visited) <= 27.0
+
+
+def test_a_peak_that_turns_out_to_be_close_to_the_end_is_looked_at_from_beyond():
+    # Steeper above: of the coarse readings at 22.06 and 25 um the lower one is the better.
+    below, above = curve(23.7, width_um=1.5), curve(23.7, width_um=0.8)
+    result, visited, passes = drive(
+        settings_for(), lambda z, i: (below if z < 23.7 else above)(z, i)
+    )
+    assert result.locked, result.reason
+    assert abs(result.z_um - 23.7) <= 0.3
+    assert max(visited) > 25.0
+    purposes = [each.purpose for each in passes]
+    assert purposes.index(Purpose.EXTEND) > purposes.index(Purpose.FINE)
+
+
+def watched(peak, referee, *, odd=None):
+    """Readings of one curve, watched by another; the referee is wrong about reading ``odd``."""
+
+    def read(z, i):
+        seen = 2.0 if i == odd else referee(z, i).score
+        return Reading(z, peak(z, i).score, fingerprint=f"{z} {i}", referee=seen)
+
+    return read
+
+
+@pytest.mark.parametrize(("strategy", "start_um"), [("coarse_to_fine", -7.0), ("predictive", 0.0)])
+def test_the_run_ends_where_a_frame_nearby_was_sharper_by_score_and_referee(strategy, start_um):
+    # Not symmetric: the middle of the bell is a micrometre beside the sharp plane.
+    bell = curve(4.0, width_um=2.4, height=0.7, base=0.05)
+
+    def score(z, i):
+        return replace(bell(z, i), score=bell(z, i).score + 0.2 * math.exp(-(((z - 5) / 0.4) ** 2)))
+
+    result, _, passes = driving.drive(
+        strategy,
+        settings_for(absolute=True, start_z_um=start_um),
+        watched(score, curve(5.0, width_um=0.9)),
+    )
+    assert result.locked, result.reason
+    assert abs(result.z_um - 5.0) <= 0.3
+    assert [each.purpose for each in passes[-2:]] == [Purpose.CONFIRM] * 2
+
+
+@pytest.mark.parametrize("odd", range(24))
+def test_a_frame_that_was_sharper_by_chance_is_left_again(odd):
+    bell = curve(4.0, width_um=2.4, height=0.8, base=0.05)
+    plain, _, _ = drive(settings_for(absolute=True), watched(bell, bell))
+    result, _, _ = drive(settings_for(absolute=True), watched(bell, bell, odd=odd))
+    assert result.locked == plain.locked
+    assert abs(result.z_um - 4.0) <= 0.3
 
 
 def test_a_peak_that_the_fit_misses_is_read_again_where_it_was_best():
@@ -251,9 +302,11 @@ finite = st.floats(-1e3, 1e3)
     direction=st.sampled_from([-1, 1]),
     extensions=st.integers(0, 4),
     scores=st.lists(finite, min_size=1, max_size=40),
+    absolute=st.booleans(),
+    watched=st.booleans(),
 )
 def test_stays_inside_the_bounds_and_the_promised_exposures_whatever_the_scores(
-    start, low, high, range_um, dof_um, direction, extensions, scores
+    start, low, high, range_um, dof_um, direction, extensions, scores, absolute, watched
 ):
     asked = settings_for(
         start_z_um=start,
@@ -265,11 +318,13 @@ def test_stays_inside_the_bounds_and_the_promised_exposures_whatever_the_scores(
         tolerance_um=dof_um / 4,
         direction=direction,
         max_extensions=extensions,
+        absolute=absolute,
     )
     seen: list[Reading] = []
 
     def read(z, i):
-        seen.append(Reading(z, scores[i % len(scores)], fingerprint=str(i)))
+        referee = scores[3 * i % len(scores)] if watched else None
+        seen.append(Reading(z, scores[i % len(scores)], fingerprint=str(i), referee=referee))
         return seen[-1]
 
     result, visited, _ = drive(asked, read)
