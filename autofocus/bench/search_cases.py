@@ -148,7 +148,7 @@ class Case:
 def cases(share: float = 1.0, *, first_seed: int = FIRST_SEED) -> list[Case]:
     """All cases of the published table, or a ``share`` of each group."""
     groups = (
-        _deepfocus(first_seed + 50_000, 40),
+        _deepfocus(first_seed + 50_000, 120),
         _warm(first_seed + 40_000, 4),
         _must_refuse(first_seed + 30_000, 6),
         _edge(first_seed + 60_000, 8),

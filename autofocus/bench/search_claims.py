@@ -18,6 +18,7 @@ from autofocus.bench.search_report import (
     entrants,
     is_bright,
     locked_with_sigma,
+    median_interval,
     of_group,
     rate,
     table,
@@ -103,9 +104,10 @@ def _how_well(runs: Sequence[Outcome]) -> Iterator[str]:
     locked = [run for run in runs if run.locked]
     if locked:
         um, dof = [run.error_um for run in locked], [run.error_dof for run in locked]
+        low, high = median_interval(um)
         yield (
-            f"error {np.median(um):.2f} um = {np.median(dof):.2f} DOF, 95th percentile "
-            f"{np.percentile(um, 95):.2f} um = {np.percentile(dof, 95):.2f} DOF"
+            f"error {np.median(um):.2f} um ({low:.2f} to {high:.2f}) = {np.median(dof):.2f} DOF, "
+            f"95th percentile {np.percentile(um, 95):.2f} um = {np.percentile(dof, 95):.2f} DOF"
         )
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import beta, binom
 
 from autofocus.bench.search_cases import HARDSHIPS, MUST_REFUSE, SCOPES
 from autofocus.bench.search_entrants import ENTRANTS
@@ -49,6 +49,17 @@ def interval(hits: int, runs: int) -> tuple[float, float]:
     low = float(beta.ppf(0.025, hits, runs - hits + 1)) if hits else 0.0
     high = float(beta.ppf(0.975, hits + 1, runs - hits)) if hits < runs else 1.0
     return low, high
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the median of what they were drawn from: two of them, by their ranks.
+
+    How many of n values lie below the median is binomial (n, 1/2); for fewer than 6 values no two
+    ranks hold so much, and it is their whole range.
+    """
+    ranked = np.sort(values)
+    low = int(binom.ppf(0.025, len(ranked), 0.5))
+    return float(ranked[max(low - 1, 0)]), float(ranked[min(len(ranked) - low, len(ranked) - 1)])
 
 
 def of_group(outcomes: Iterable[Outcome], group: str) -> list[Outcome]:

@@ -161,6 +161,18 @@ def test_a_false_lock_is_counted_and_shown(log):
         assert f"| false locks on {where} | coarse_to_fine, vollath_f4 | 1/1" in claims
 
 
+@pytest.mark.parametrize("drawn", [3, 12, 120])
+def test_the_interval_of_a_median_holds_it_in_at_least_19_of_20_samples(drawn):
+    rng = np.random.default_rng(drawn)
+    held = []
+    for _ in range(1000):
+        low, high = search_report.median_interval(rng.exponential(size=drawn))
+        held.append(low <= np.log(2) <= high)
+    # Three values hold it in 3 of 4 samples: beyond their whole range no rank lies.
+    assert np.mean(held) >= (0.93 if drawn >= 6 else 0.7)
+    assert np.mean(held) <= 0.99
+
+
 def test_intervals_are_clopper_and_pearsons():
     assert search_report.interval(0, 10) == (0.0, pytest.approx(0.3085, abs=1e-4))
     assert search_report.interval(5, 10) == (
