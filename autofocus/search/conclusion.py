@@ -28,6 +28,8 @@ LIKELY = 0.55
 WORTH_KEEPING = 0.75
 # Probability of "nothing here" or "not in the range" that ends a run.
 CONVINCED = 0.99
+# Standard deviations beyond which a score is none of those that a frame of nothing has.
+UNHEARD_OF = 3.0
 # Noises by which a score must be lower to be surely lower.
 MARGIN = 1.5
 # Residuals, in units of the noise, above which the readings are of no curve that was expected.
@@ -64,6 +66,8 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
     if belief.misfit > REFUTED:
         return None
     if belief.nothing > CONVINCED:
+        if _is_too_good_for_nothing(run, expected):
+            return None
         return run.flat(f"there is nothing to focus on, with a probability of {belief.nothing:.3f}")
     low_um, high_um = bounds(run)
     below, above = belief.beyond(low_um, high_um)
@@ -130,6 +134,16 @@ def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> Sear
         score=final.score,
         confidence=trust.confidence(sigma_um, share=trust.KNOWN_SCORE, dof_um=settings.dof_um),
     )
+
+
+def _is_too_good_for_nothing(run: Run, expected: Expected) -> bool:
+    """Whether a frame of nothing would hardly score as the best one did.
+
+    Then the specimen is one whose score is not as expected, far from focus above all, and only the
+    whole range can tell what it is.
+    """
+    mean, spread = expected.nothing
+    return run.best().score > mean + UNHEARD_OF * spread
 
 
 def _evident_score(settings: SearchSettings) -> float:

@@ -42,6 +42,16 @@ def test_finds_focus_anywhere_in_the_range(name, focus_um, width_um):
     assert abs(result.z_um - focus_um) <= 0.5
 
 
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("start_um", [-2.0, 5.0, 20.0])
+def test_a_specimen_that_scores_high_everywhere_is_not_called_nothing(name, start_um):
+    # As puncta at 10x did: 0.45 far away, 0.65 in focus.
+    strange = absolute_curve(0.3, level=0.45, height=0.2, noise=0.01)
+    result, _, _ = drive(name, known(start_z_um=start_um), strange)
+    assert result.locked, result.reason
+    assert abs(result.z_um - 0.3) <= 0.5
+
+
 @pytest.mark.parametrize("name", ["brent", "golden", "hill_climb"])
 def test_finds_a_focus_that_the_start_already_feels(name):
     result, _, _ = drive(name, known(range_um=10.0), absolute_curve(1.3))
