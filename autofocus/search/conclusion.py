@@ -120,6 +120,7 @@ def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> Sear
     sigma_um = trust.believed_sigma_um(
         run.curve,
         final.z_um,
+        score=final.score,
         sigma_um=belief.sigma_um,
         moved_um=abs(belief.best_um - final.z_um),
         dof_um=settings.dof_um,
@@ -147,9 +148,12 @@ def _is_too_good_for_nothing(run: Run, expected: Expected) -> bool:
 
 
 def _evident_score(settings: SearchSettings) -> float:
-    """What a frame in focus scores at least: by the calibration, else by the scorer's meaning."""
+    """What a frame must score to be in focus, most of the range unread.
+
+    By the calibration, else by the scorer's meaning: more where nobody expects focus here.
+    """
     if settings.calibrated is None:
-        return known_score.EVIDENT_SCORE
+        return known_score.EVIDENT_SCORE if settings.expected else known_score.ALONE_SCORE
     low, high = min(settings.calibrated.score), max(settings.calibrated.score)
     return low + known_score.EVIDENT_SCORE * (high - low)
 

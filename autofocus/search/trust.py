@@ -1,9 +1,8 @@
 """How sure an answer is: its uncertainty and its confidence, as tuning runs have borne them out.
 
-The shares of the uncertainty were fitted to simulated runs (uncalibrated: 468 locks on seeds
-3 600 000 and up; calibrated: part of 138 runs on 3 300 000 and up), the others chosen by what
-tuning runs on seeds 3 000 000 to 3 999 999 showed; how well all of them hold on other seeds is in
-`docs/benchmarks/search.md`.
+The shares of the uncertainty were fitted to 1446 simulated locks (seeds 3 700 000 and up, faults
+included), the others chosen by what tuning runs on seeds 3 000 000 to 3 999 999 showed; how well
+all of them hold on other seeds is in `docs/benchmarks/search.md`.
 """
 
 from __future__ import annotations
@@ -28,6 +27,9 @@ class Shares:
         curve is quite symmetric.
     moved : float
         Share of how far the belief moved after the last frame.
+    unsharp : float
+        Share of what the frame at the peak lacks of a score of `SHARP`, in depths of field: a
+        specimen that is tilted or thick is nowhere sharp as a whole.
     unknown_dof : float
         What no reading can know of the specimen.
     """
@@ -35,17 +37,19 @@ class Shares:
     believed: float
     lean: float
     moved: float
+    unsharp: float
     unknown_dof: float
 
 
 # Without a calibration the shape of the curve is not known, which no number of readings mends: the
-# constant part is larger then, and what lies on one side only is in the belief already. The
-# calibrated shares are of the weights before.
-CALIBRATED = Shares(believed=0.4, lean=0.05, moved=1.0, unknown_dof=0.025)
-UNCALIBRATED = Shares(believed=0.6, lean=0.0, moved=0.45, unknown_dof=0.04)
+# constant part is larger then, and what lies on one side only is in the belief already. With one,
+# what a sharp frame scores is another on every rig.
+CALIBRATED = Shares(believed=0.34, lean=0.04, moved=0.85, unsharp=0.0, unknown_dof=0.021)
+UNCALIBRATED = Shares(believed=0.5, lean=0.0, moved=0.6, unsharp=0.5, unknown_dof=0.045)
+SHARP = 0.95
 # Of the scatter about a fitted peak, as a share, and what no fit can know of the specimen.
-FIT_SHARE = 0.8
-UNFITTED_DOF = 0.05
+FIT_SHARE = 0.65
+UNFITTED_DOF = 0.04
 # Share of locks that are on the right peak at all: judged by what the score is known to be, by the
 # whole range, and by the referee where the score does not know the specimen.
 KNOWN_SCORE = 0.99
@@ -63,6 +67,7 @@ def believed_sigma_um(
     curve: Sequence[Reading],
     z_um: float,
     *,
+    score: float,
     sigma_um: float,
     moved_um: float,
     dof_um: float,
@@ -76,6 +81,8 @@ def believed_sigma_um(
         Of the run.
     z_um : float
         The peak that is answered.
+    score : float
+        Of the frame there.
     sigma_um : float
         Standard deviation of the belief.
     moved_um : float
@@ -87,6 +94,7 @@ def believed_sigma_um(
         shares.believed * sigma_um,
         shares.lean * lean_um,
         shares.moved * moved_um,
+        shares.unsharp * max(SHARP - score, 0.0) * dof_um,
         shares.unknown_dof * dof_um,
     )
 

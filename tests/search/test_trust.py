@@ -101,10 +101,22 @@ def test_one_sided_readings_are_trusted_less():
     def sigma(*z_um):
         curve = [Reading(z, 0.5) for z in z_um]
         return trust.believed_sigma_um(
-            curve, 0.0, sigma_um=0.1, moved_um=0.0, dof_um=1.0, shares=trust.CALIBRATED
+            curve, 0.0, score=0.5, sigma_um=0.1, moved_um=0.0, dof_um=1.0, shares=trust.CALIBRATED
         )
 
     assert sigma(-2.0, 0.0, 2.0) < sigma(-2.0, 0.0, 4.0) < sigma(-1.0, 0.0, 6.0)
+
+
+def test_a_peak_that_is_nowhere_sharp_as_a_whole_is_known_less_well():
+    def sigma(score, shares):
+        curve = [Reading(z, 0.5) for z in (-2.0, 0.0, 2.0)]
+        return trust.believed_sigma_um(
+            curve, 0.0, score=score, sigma_um=0.1, moved_um=0.0, dof_um=2.0, shares=shares
+        )
+
+    sharp, tilted = sigma(0.97, trust.UNCALIBRATED), sigma(0.65, trust.UNCALIBRATED)
+    assert tilted == pytest.approx(math.hypot(sharp, 0.5 * 0.3 * 2.0))
+    assert sigma(0.97, trust.CALIBRATED) == sigma(0.65, trust.CALIBRATED)
 
 
 def test_confidence_is_the_share_of_a_normal_distribution_within_half_a_depth_of_field():
