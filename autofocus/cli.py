@@ -36,7 +36,6 @@ from autofocus.config import Rig, load_rig
 from autofocus.errors import AutofocusError, NoFocusCurve
 from autofocus.options import takes_options_of
 from autofocus.planning import FocusRequest
-from autofocus.planning import plan as plan_focus
 from autofocus.replay import replay_rig
 from autofocus.runs import RunRecord, RunStore
 from autofocus.scorers import scorers_of
@@ -181,11 +180,9 @@ def plan(
     """Say where a run would go and how many exposures it may take; focuses nothing."""
     with (
         _rig(config, replay, z_step, z_positions) as rig,
-        Microscope.open(rig.microscope) as microscope,
+        _conducting(rig, start_z_um) as conductor,
     ):
-        if start_z_um is not None:
-            microscope.move_to(start_z_um)
-        planned = plan_focus(rig, body.focus_request(), state=microscope.state)
+        planned = conductor.plan(body.focus_request(), conductor.microscope.state)
     if as_json:
         typer.echo(
             PlanOut.of(planned, settle_ms=rig.microscope.settle_ms).model_dump_json(indent=2)

@@ -21,7 +21,7 @@ from autofocus.calibration_store import Calibrations
 from autofocus.config import Rig
 from autofocus.errors import BusyError, StorageError
 from autofocus.focus import CurvePoint, run_focus
-from autofocus.planning import FocusRequest, plan
+from autofocus.planning import FocusPlan, FocusRequest, plan
 from autofocus.runs import RunFolder, RunRecord, RunStore, new_run_id
 from autofocus.scorers import HeadChoice, LoadScorer, choose_head
 from autofocus.search.protocol import FocusCurve, Reading
@@ -220,7 +220,8 @@ class Conductor:
         """
         stops = self._stops
         self.refuse_if_busy()
-        plan(self.rig, request, state=self.microscope.state)
+        # Refused before a scorer is loaded, if it must be.
+        plan(self.rig, request, state=self.microscope.state, absolute=True)
         head = self._head_for(request, self.microscope.state)
         scorer = self.load_scorer(request.scorer, head.name)
         run = LiveRun(self._opening(request, scorer))
@@ -285,6 +286,17 @@ class Conductor:
         """
         head = self._head_for(request, self.microscope.state)
         return self.load_scorer(request.scorer, head.name)
+
+    def plan(self, request: FocusRequest, state: MicroscopeState) -> FocusPlan:
+        """What a run would do in this state; moves nothing.
+
+        Raises
+        ------
+        RequestError, ModelError
+            When the rig or the scorer must refuse.
+        """
+        absolute = self.scorer_for(request).absolute
+        return plan(self.rig, request, state=state, absolute=absolute)
 
     def _head_for(
         self, request: FocusRequest | CalibrationRequest, state: MicroscopeState

@@ -115,8 +115,13 @@ class FocusPlan:
     notes: tuple[str, ...]
 
 
-def plan(rig: Rig, request: FocusRequest, *, state: MicroscopeState) -> FocusPlan:
+def plan(rig: Rig, request: FocusRequest, *, state: MicroscopeState, absolute: bool) -> FocusPlan:
     """Say what a run would do; moves nothing.
+
+    Parameters
+    ----------
+    absolute : bool
+        Whether the score has absolute meaning; such runs may take more exposures.
 
     Raises
     ------
@@ -124,7 +129,7 @@ def plan(rig: Rig, request: FocusRequest, *, state: MicroscopeState) -> FocusPla
         When the request contradicts itself or the rig's limits.
     """
     strategy = strategy_of(request)
-    settings, notes = search_settings(rig, request, state=state)
+    settings, notes = search_settings(rig, request, state=state, absolute=absolute)
     worst = strategy.worst_case_exposures(settings)
     if request.max_exposures is not None:
         worst = min(worst, request.max_exposures)
@@ -146,7 +151,7 @@ def plan(rig: Rig, request: FocusRequest, *, state: MicroscopeState) -> FocusPla
 
 
 def search_settings(
-    rig: Rig, request: FocusRequest, *, state: MicroscopeState, absolute: bool = False
+    rig: Rig, request: FocusRequest, *, state: MicroscopeState, absolute: bool
 ) -> tuple[SearchSettings, tuple[str, ...]]:
     """Turn a request into um, inside every limit, with a note for everything that was cut.
 

@@ -169,7 +169,7 @@ def warmed(
     RequestError
         When the request says itself where focus is expected, or contradicts the rig's limits.
     """
-    settings, _ = search_settings(rig, request, state=state)
+    settings, _ = search_settings(rig, request, state=state, absolute=False)
     cold = replace(request, warm_start=False)
     place = place_of(request, state)
     if place.xy_um is None:

@@ -44,7 +44,7 @@ class Engine:
     def compile(self, encoder: nn.Module) -> Forward:
         """Make a frozen encoder ready: float32 (n, c, h, w) on the CPU -> (n, features) there.
 
-        The encoder is copied.
+        Float32 on both sides, whatever is computed in between. The encoder is copied.
         """
         if self.name == "openvino":
             return _OpenVINO(encoder)
@@ -95,7 +95,8 @@ def has_bfloat16_unit() -> bool:
     """Whether this CPU multiplies matrices of bfloat16 (Intel's AMX).
 
     AVX-512 with bfloat16 alone took 57 ms where float32 took 37, and AMX 20 where it took 41
-    (compact encoder, 7 patches of 256 px, one thread). A torch that cannot tell has none.
+    (compact encoder, 7 patches of 256 px, one thread). A torch that cannot tell has none. Asked of
+    the CPU: where ``ONEDNN_MAX_CPU_ISA`` forbids the unit, take engine ``torch``.
     """
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16", False))

@@ -126,7 +126,7 @@ def test_channel_offset_is_applied_after_the_lock(rig, microscope, scorer):
 
 def test_plan_moves_nothing_and_bounds_the_run(rig, microscope, scorer):
     microscope.move_to(33.7)
-    promised = plan(rig, FocusRequest(), state=microscope.refresh())
+    promised = plan(rig, FocusRequest(), state=microscope.refresh(), absolute=scorer.absolute)
     assert microscope.z_um() == pytest.approx(33.7, abs=0.01)
     result = focus(rig, microscope, scorer)
     assert result.exposures <= promised.worst_case_exposures
@@ -147,26 +147,26 @@ def test_plan_moves_nothing_and_bounds_the_run(rig, microscope, scorer):
 )
 def test_requests_the_rig_must_refuse(rig, microscope, request_):
     with pytest.raises(RequestError):
-        plan(rig, FocusRequest(**request_), state=microscope.state)
+        plan(rig, FocusRequest(**request_), state=microscope.state, absolute=False)
 
 
 def test_a_derived_range_is_cut_at_the_limits_and_said_so(rig, microscope):
     state = replace(microscope.state, z_um=200.0)
-    promised = plan(rig, FocusRequest(), state=state)
+    promised = plan(rig, FocusRequest(), state=state, absolute=False)
     assert promised.z_highest_um <= 250.0
     assert any("cut to the permitted" in note for note in promised.notes)
 
 
 def test_never_further_towards_the_specimen_than_the_rig_allows(rig, microscope):
     state = replace(microscope.state, z_um=-150.0)
-    promised = plan(rig, FocusRequest(range_um=450.0), state=state)
+    promised = plan(rig, FocusRequest(range_um=450.0), state=state, absolute=False)
     assert promised.z_highest_um == pytest.approx(-150.0 + rig.microscope.max_towards_um)
 
 
 def test_the_plan_owns_up_to_channel_offset_and_backlash(rig, microscope):
     backlashed = replace(rig, microscope=replace(rig.microscope, backlash_um=3.0))
     request = FocusRequest(z_min_um=-20.0, z_max_um=40.0, channel_offset_um=5.0)
-    promised = plan(backlashed, request, state=microscope.state)
+    promised = plan(backlashed, request, state=microscope.state, absolute=False)
     assert (promised.z_lowest_um, promised.z_highest_um) == (-23.0, 40.0)
 
 
@@ -231,7 +231,7 @@ def test_a_stop_while_the_scorer_is_loaded_forbids_the_run(rig, scorer, tmp_path
 
 def test_a_rig_may_forbid_every_move_towards_the_specimen_beyond_the_start(rig, microscope):
     strict = replace(rig, microscope=replace(rig.microscope, max_towards_um=0.0))
-    promised = plan(strict, FocusRequest(), state=microscope.state)
+    promised = plan(strict, FocusRequest(), state=microscope.state, absolute=False)
     assert promised.z_highest_um == microscope.state.z_um
 
 

@@ -122,7 +122,7 @@ def test_frames_of_a_miswired_stage_are_not_believed(make_rig):
 
 def test_a_sweep_with_a_lost_frame_is_repeated_one_by_one_and_counted(make_rig):
     rig = make_rig(camera="sweeping_devices,DroppingCamera")
-    promised = plan(rig.rig, FocusRequest(strategy="sweep"), state=rig.microscope.refresh())
+    promised = planned(rig)
     result = rig.run()
     assert result.verdict is Verdict.LOCKED, result.reason
     lost = len(promised.z_um)
@@ -145,7 +145,7 @@ def test_a_sweep_is_not_begun_that_the_budget_would_not_let_end(make_rig, budget
 
 def test_a_budget_that_just_suffices_for_the_sweep_lets_it_be_made(make_rig):
     rig = make_rig()
-    swept = len(plan(rig.rig, FocusRequest(strategy="sweep"), state=rig.microscope.state).z_um)
+    swept = len(planned(rig).z_um)
     result = rig.run(max_exposures=1 + swept)
     assert result.verdict is Verdict.BUDGET
     assert result.exposures == rig.exposures() == 1 + swept
@@ -187,6 +187,11 @@ def test_a_step_longer_than_the_rig_allows_is_not_swept(make_rig):
     assert any("max_step_um" in note for note in result.notes)
 
 
+def planned(rig):
+    request = FocusRequest(strategy="sweep")
+    return plan(rig.rig, request, state=rig.microscope.refresh(), absolute=False)
+
+
 def coarse_step_um_of(rig):
-    z_um = plan(rig.rig, FocusRequest(strategy="sweep"), state=rig.microscope.state).z_um
+    z_um = planned(rig).z_um
     return max(b - a for a, b in pairwise(z_um))

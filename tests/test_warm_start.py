@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from autofocus.conductor import Conductor
 from autofocus.config import builtin_configs, load_rig
 from autofocus.errors import RequestError
-from autofocus.planning import FocusRequest, plan
+from autofocus.planning import FocusRequest
 from autofocus.runs import RunRecord, RunStore
 from autofocus.scorers import scorers_of
 from autofocus.search.protocol import Verdict
@@ -218,10 +218,10 @@ def test_the_plan_foresees_the_same(conductor: Conductor) -> None:
         run(conductor, range_um=50.0, center_um=in_focus_um)
     state = conductor.microscope.refresh()
     request, told = conductor.warmed(FocusRequest(warm_start=True), state)
-    planned = plan(conductor.rig, request, state=state)
+    planned = conductor.plan(request, state)
     assert told[0].startswith("warm start: ")
     assert min(planned.z_um) < request.expected_z_um < max(planned.z_um)
-    cold = plan(conductor.rig, FocusRequest(), state=state)
+    cold = conductor.plan(FocusRequest(), state)
     assert len(planned.z_um) < len(cold.z_um)
 
 

@@ -84,7 +84,7 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
         belief = believe(run.curve, run.settings, expected)
         if abs(belief.best_um - z_um) <= run.settings.tolerance_um:
             break
-    yield from run.move_to_sharper()
+    yield from run.move_to_sharper(belief.top_score - _least_noise(expected))
     belief = believe(run.curve, run.settings, expected)
     if _start_will_do(run, belief, expected):
         wanted = WORTH_KEEPING
@@ -96,7 +96,8 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
 def _start_will_do(run: Run, belief: Belief, expected: Expected) -> bool:
     """Whether the start may well be focus, and is no less sharp: then it is the safer place."""
     held = belief.within(run.curve[0].z_um, run.settings.dof_um / 2)
-    return held >= WORTH_KEEPING and (
+    worth_keeping = run.start_is_allowed() and held >= WORTH_KEEPING
+    return worth_keeping and (
         run.start_is_as_sharp(noise=_least_noise(expected)) or run.referee_prefers_the_start()
     )
 
@@ -111,7 +112,7 @@ def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> Sear
         return None
     if run.best().score - final.score > MARGIN * float(expected.noise.max()):
         return None
-    if final.score < _evident_score(settings):
+    if final.score < _evident_score(run, final.z_um):
         return None
     if start.score - final.score > float(expected.noise.max()):
         return None
@@ -144,17 +145,15 @@ def _is_too_good_for_nothing(run: Run, expected: Expected) -> bool:
     whole range can tell what it is.
     """
     mean, spread = expected.nothing
-    return run.best().score > mean + UNHEARD_OF * spread
+    scores = [reading.score for reading in run.curve if not reading.saturated]
+    return max(scores, default=mean) > mean + UNHEARD_OF * spread
 
 
-def _evident_score(settings: SearchSettings) -> float:
-    """What a frame must score to be in focus, most of the range unread.
-
-    By the calibration, else by the scorer's meaning: more where nobody expects focus here.
-    """
-    if settings.calibrated is None:
-        return known_score.EVIDENT_SCORE if settings.expected else known_score.ALONE_SCORE
-    low, high = min(settings.calibrated.score), max(settings.calibrated.score)
+def _evident_score(run: Run, z_um: float) -> float:
+    """What a frame there must score to be in focus: by the calibration, else by the scorer."""
+    if run.settings.calibrated is None:
+        return run.evident_score(z_um)
+    low, high = min(run.settings.calibrated.score), max(run.settings.calibrated.score)
     return low + known_score.EVIDENT_SCORE * (high - low)
 
 

@@ -5,6 +5,7 @@ Every strategy asks in its own order and is judged here by the same rules.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -49,8 +50,12 @@ COMPARABLE_SHARE = 0.85
 # as sharp.
 MOST_CONFIRMATIONS = 6
 # How far from the answer such a frame may be, and how far it must be for another look to pay.
-NEARBY_DOF = 1.5
+NEARBY_DOF = 1.0
 LEAST_MOVE_DOF = 0.1
+# Standard deviations within which focus is where it was expected; and coarse steps between the
+# readings of a range that is read: positions that a reading is close to are left out.
+EXPECTED_SD = 3.0
+WIDEST_GAP = 1.25
 # By how much the referee's measure of equally sharp frames may differ, as a share of it.
 REFEREE_NOISE = 0.1
 NARROWING = 4.0
@@ -74,6 +79,8 @@ class Run:
         Of the run.
     heard : callable
         What is kept of a reading; the reading itself, unless another opinion is asked for.
+    extensions : int
+        How often the range has been continued past an end.
     """
 
     settings: SearchSettings
@@ -89,9 +96,15 @@ class Run:
     # -- asking -----------------------------------------------------------------------------
 
     def ask(self, z_um: Sequence[float], purpose: Purpose, *, swept: bool = False) -> Asking:
-        """Ask for a pass and keep its readings; asks for nothing where there is nowhere to go."""
+        """Ask for a pass and keep its readings; asks for nothing where there is nowhere to go.
+
+        Only the start may be outside the bounds. Positions that were read back, and so may lie just
+        beyond them, are asked for again inside.
+        """
         if not z_um:
             return
+        if purpose is not Purpose.START:
+            z_um = [inside_bounds(self.settings, z) for z in z_um]
         told = yield Pass(tuple(z_um), purpose, swept)
         self.told.extend(told)
         readings = [self.heard(reading) for reading in told]
@@ -145,33 +158,44 @@ class Run:
         """Read again at the fitted peak; where the best was read, if that was clearly better.
 
         What made that reading the best may have been chance, or light that has bleached since: if
-        the new one is lower than the one at the fit, the run goes back there.
+        the new one is lower than the one at the fit, the run goes back there. Then where a frame
+        nearby was sharper by two witnesses, and at the start, if that is near and as sharp.
         """
         yield from self.confirm_at(self.center_um())
         fitted, best = self.curve[-1], self.best()
         apart = abs(best.z_um - fitted.z_um) > self.settings.tolerance_um
         if apart and best.score - fitted.score > 3 * self.background().noise:
-            yield from self.confirm_at(inside_bounds(self.settings, best.z_um))
+            yield from self.confirm_at(best.z_um)
             if self.curve[-1].score < fitted.score:
-                yield from self.confirm_at(inside_bounds(self.settings, fitted.z_um))
-        yield from self.move_to_sharper()
+                yield from self.confirm_at(fitted.z_um)
+        peak, noise = self.peak(), self.background().noise
+        yield from self.move_to_sharper(peak.score - noise if peak else self.best().score)
         start_um = self.curve[0].z_um
         near = abs(start_um - self.curve[-1].z_um) <= self.settings.dof_um / 2
-        if near and self.start_is_as_sharp(noise=self.background().noise):
+        if near and self.start_is_allowed() and self.start_is_as_sharp(noise=noise):
             yield from self.confirm_at(start_um)
 
-    def move_to_sharper(self) -> Asking:
+    def move_to_sharper(self, top: float) -> Asking:
         """Read again where a frame nearby was sharper; stay there if it still is.
 
         A peak lies between readings of which the nearest decide least. Where both score and referee
         called one of them sharper than the frame at the peak, they were right in 12 of 12 locks of
-        529 (seeds 3 700 000 and up), three of which were more than half a depth of field off.
+        529 (seeds 3 700 000 and up), three of which were more than half a depth of field off. Only
+        for scores of absolute meaning: elsewhere nobody has measured it.
+
+        Parameters
+        ----------
+        top : float
+            What the frame at the peak should score; a frame there that scored less by chance makes
+            none beside it sharper.
         """
-        before, sharper = self.final, self._sharper_nearby()
+        if not self.settings.absolute:
+            return
+        before, sharper = self.final, self._sharper_nearby(top)
         if before is None or sharper is None:
             return
         yield from self.confirm_at(sharper.z_um)
-        if not _is_sharper(self.curve[-1], before, by=0.0):
+        if not _is_sharper(self.curve[-1], before, by=0.0, top=top):
             yield from self.confirm_at(before.z_um)
 
     def confirm_at(self, z_um: float) -> Asking:
@@ -197,6 +221,34 @@ class Run:
         curve = self.curve if near_um is None else self._around(near_um)
         z_um = peak.z_um if peak else best_reading(curve).z_um
         return inside_bounds(self.settings, z_um)
+
+    def evident_score(self, z_um: float) -> float:
+        """What a frame there must score to be in focus on the score's word alone.
+
+        More while the range is not read, unless focus is expected there.
+        """
+        expected = self.settings.expected
+        if expected is not None and abs(z_um - expected.z_um) <= EXPECTED_SD * expected.sigma_um:
+            return known_score.EVIDENT_SCORE
+        read = self._has_read_the_range()
+        return known_score.EVIDENT_SCORE if read else known_score.ALONE_SCORE
+
+    def _has_read_the_range(self) -> bool:
+        """Whether no gap between readings is wider than the coarse pass leaves."""
+        half_um = self.settings.range_um / 2
+        ends = (
+            inside_bounds(self.settings, self.settings.center_um + side * half_um)
+            for side in (-1, 1)
+        )
+        low, high = ends
+        inside = sorted(r.z_um for r in self.curve if low <= r.z_um <= high)
+        places = [low, *inside, high]
+        gaps = (above - below for below, above in itertools.pairwise(places))
+        return max(gaps) <= WIDEST_GAP * coarse_step_um(self.settings)
+
+    def start_is_allowed(self) -> bool:
+        """Whether the run may go back to the start to stay: it may lie outside the bounds."""
+        return self.settings.z_min_um <= self.curve[0].z_um <= self.settings.z_max_um
 
     def start_is_as_sharp(self, *, noise: float) -> bool:
         """Whether neither score nor referee says that the last frame is sharper than the first.
@@ -227,15 +279,16 @@ class Run:
         apart = abs(start.z_um - final.z_um) > self.settings.tolerance_um
         return apart and start.referee > final.referee
 
-    def _sharper_nearby(self) -> Reading | None:
+    def _sharper_nearby(self, top: float) -> Reading | None:
         """The sharpest frame near the last one by the referee, if the score says so too."""
         final, dof_um = self.final, self.settings.dof_um
         assert final is not None
         near = [
             reading
             for reading in self.curve
-            if LEAST_MOVE_DOF * dof_um <= abs(reading.z_um - final.z_um) <= NEARBY_DOF * dof_um
-            and _is_sharper(reading, final, by=REFEREE_NOISE)
+            if self.settings.z_min_um <= reading.z_um <= self.settings.z_max_um
+            and LEAST_MOVE_DOF * dof_um <= abs(reading.z_um - final.z_um) <= NEARBY_DOF * dof_um
+            and _is_sharper(reading, final, by=REFEREE_NOISE, top=top)
         ]
         return max(near, key=lambda reading: reading.referee or 0.0, default=None)
 
@@ -377,8 +430,16 @@ class Run:
     def _without_witness(self) -> SearchResult | None:
         """``ambiguous`` where the score alone is too low to tell focus from a hump beside it."""
         assert self.final is not None
-        if not self.settings.absolute or self.final.score >= known_score.EVIDENT_SCORE:
+        least = self.evident_score(self.final.z_um)
+        if not self.settings.absolute or self.final.score >= least:
             return None
+        if least > known_score.EVIDENT_SCORE:
+            return self.refuse(
+                Verdict.AMBIGUOUS,
+                f"the score at {self.final.z_um:.2f} um, {self.final.score:.2f}, is below {least}, "
+                "and most of the range was not read",
+                z_um=self.final.z_um,
+            )
         candidate = self.result(Verdict.LOCKED, "", z_um=self.final.z_um)
         if referee_peak(self.curve, self.settings, candidate).agrees:
             return None
@@ -393,7 +454,10 @@ class Run:
         """The stage may stay where it was read last."""
         assert self.final is not None
         peak, dof_um = self.peak(), self.settings.dof_um
-        sigma_um = trust.fitted_sigma_um(peak.sigma_um, dof_um=dof_um) if peak else dof_um / 2
+        sigma_um = dof_um / 2
+        if peak is not None:
+            moved_um = abs(peak.z_um - self.final.z_um)
+            sigma_um = trust.fitted_sigma_um(peak.sigma_um, moved_um=moved_um, dof_um=dof_um)
         strength = (self.final.score - back.level) / back.noise
         return self.result(
             Verdict.LOCKED,
@@ -449,8 +513,12 @@ class Run:
         )
 
 
-def _is_sharper(one: Reading, other: Reading, *, by: float) -> bool:
-    """Whether the referee calls one frame sharper by this share, and the score no less sharp."""
+def _is_sharper(one: Reading, other: Reading, *, by: float, top: float) -> bool:
+    """Whether the referee calls one frame sharper by this share, and the score no less sharp.
+
+    The referee sees nothing in a frame where it is not above 0.
+    """
     if one.referee is None or other.referee is None or one.saturated:
         return False
-    return one.score >= other.score and one.referee > (1 + by) * max(other.referee, 0.0)
+    as_sharp = one.score >= max(other.score, top)
+    return as_sharp and other.referee > 0 and one.referee > (1 + by) * other.referee

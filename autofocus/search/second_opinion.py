@@ -29,7 +29,8 @@ def referee_run(run: Run) -> Run:
     """The same readings with the referee's scores, and so all that follow."""
     watched = Run(replace(run.settings, absolute=False, calibrated=None), _of_the_referee)
     watched.curve = [_of_the_referee(reading) for reading in run.curve]
-    watched.extensions = run.extensions
+    # The referee alone does not continue the range.
+    watched.extensions = run.settings.max_extensions
     return watched
 
 

@@ -49,6 +49,7 @@ UNCALIBRATED = Shares(believed=0.5, lean=0.0, moved=0.6, unsharp=0.5, unknown_do
 SHARP = 0.95
 # Of the scatter about a fitted peak, as a share, and what no fit can know of the specimen.
 FIT_SHARE = 0.65
+FIT_MOVED = 0.6
 UNFITTED_DOF = 0.04
 # Share of locks that are on the right peak at all: judged by what the score is known to be, by the
 # whole range, and by the referee where the score does not know the specimen.
@@ -104,9 +105,17 @@ def _nearest_um(curve: Sequence[Reading], z_um: float, side: int) -> float:
     return min((side * (r.z_um - z_um) for r in curve if side * (r.z_um - z_um) > 0), default=0.0)
 
 
-def fitted_sigma_um(sigma_um: float, *, dof_um: float) -> float:
-    """Standard deviation of a fitted peak, with what no fit can know of the specimen."""
-    return math.hypot(FIT_SHARE * sigma_um, UNFITTED_DOF * dof_um)
+def fitted_sigma_um(sigma_um: float, *, moved_um: float, dof_um: float) -> float:
+    """Standard deviation of a fitted peak, with what no fit can know of the specimen.
+
+    Parameters
+    ----------
+    sigma_um : float
+        Of the fit.
+    moved_um : float
+        How far from the fit the run ended.
+    """
+    return math.hypot(FIT_SHARE * sigma_um, FIT_MOVED * moved_um, UNFITTED_DOF * dof_um)
 
 
 def confidence(sigma_um: float, *, share: float, dof_um: float) -> float:

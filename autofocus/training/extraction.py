@@ -184,6 +184,7 @@ def _key(extractor: ReIQA, content_sha256: str, plane: Plane) -> str:
         extractor.settings.to_dict(),
         extractor.content_sha256,
         extractor.quality_sha256,
+        extractor.engine.bfloat16,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -52,6 +52,23 @@ def test_a_specimen_that_scores_high_everywhere_is_not_called_nothing(name, star
     assert abs(result.z_um - 0.3) <= 0.5
 
 
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+@pytest.mark.parametrize("expected", [None, Expectation(-5.0, 1.0)])
+def test_a_few_sharp_things_on_another_plane_are_no_focus(name, expected):
+    """As filaments in uneven light had them: 0.62 on a hump, 0.92 in focus, far away."""
+    hump, peak = (
+        absolute_curve(9.0, height=0.55, level=0.07, width_um=1.5, noise=0.005),
+        absolute_curve(-18.0, height=0.85, level=0.0, width_um=1.5, noise=0.005),
+    )
+
+    def read(z, i):
+        score = hump(z, i).score + peak(z, i).score
+        return Reading(z, score, fingerprint=f"{z}/{i}", referee=score)
+
+    result, _, _ = drive(name, known(start_z_um=8.0, expected=expected), read)
+    assert not result.locked or abs(result.z_um + 18.0) <= 0.5
+
+
 @pytest.mark.parametrize("name", ["brent", "golden", "hill_climb"])
 def test_finds_a_focus_that_the_start_already_feels(name):
     result, _, _ = drive(name, known(range_um=10.0), absolute_curve(1.3))

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Response
 from fastapi.concurrency import run_in_threadpool
 
-from autofocus.planning import plan
 from autofocus.service.answers import PlanOut, RunOut
 from autofocus.service.dependencies import TheConductor
 from autofocus.service.problems import described
@@ -88,6 +87,6 @@ def plan_autofocus(conductor: TheConductor, body: SearchRequest) -> PlanOut:
     """
     state = conductor.microscope.state
     request, told = conductor.warmed(body.focus_request(), state)
-    planned = plan(conductor.rig, request, state=state)
+    planned = conductor.plan(request, state)
     planned = replace(planned, notes=(*told, *planned.notes))
     return PlanOut.of(planned, settle_ms=conductor.rig.microscope.settle_ms)
