@@ -122,6 +122,16 @@ def test_the_plan_moves_nothing_and_stays_within_the_request(at_start: httpx.Cli
     assert at_start.get("/stage").json()["z_um"] == pytest.approx(START_UM)
 
 
+def test_the_plan_knows_who_scores(at_start: httpx.Client) -> None:
+    classical = at_start.post("/autofocus/plan", json=NEAR).json()
+    learned = at_start.post("/autofocus/plan", json=NEAR | {"scorer": "reiqa-compact"}).json()
+    unknown = at_start.post("/autofocus/plan", json=NEAR | {"scorer": "nobody"})
+
+    assert learned["worst_case_exposures"] > classical["worst_case_exposures"]
+    assert unknown.status_code == 422
+    assert unknown.json()["type"].endswith("unknown-scorer")
+
+
 def test_a_run_never_makes_more_exposures_than_its_plan_said(at_start: httpx.Client) -> None:
     plan = at_start.post("/autofocus/plan", json=NEAR).json()
     run = at_start.post("/autofocus", json=NEAR).json()

@@ -20,6 +20,7 @@ from autofocus.training.feature_file import load_features, save_features
 from autofocus.training.stack_index import Plane, ZSource, index_stacks, write_index
 from autofocus.training.workers import Workers
 from models.encoders import CompactEncoder
+from models.engines import Engine
 from models.reiqa import ExtractorSettings, ReIQA
 
 SMALL = ExtractorSettings(patch_size=64, patches=4, top_k=0.5, values="log")
@@ -125,6 +126,16 @@ def test_only_what_is_new_is_computed(tmp_path: Path, extractor: ReIQA) -> None:
     assert extract_features(extractor, planes, cache).from_cache == 3
     other = ReIQA(CompactEncoder(4), CompactEncoder(4), SMALL)
     assert extract_features(other, planes, cache).from_cache == 0
+
+
+def test_features_of_another_precision_are_computed_anew(tmp_path: Path) -> None:
+    write_stack(tmp_path / "S1", range(2), seed=0)
+    planes, cache = indexed(tmp_path), tmp_path / "cache"
+    content, quality = CompactEncoder(4), CompactEncoder(4)
+    for bfloat16 in (False, True):
+        engine = Engine("torch", "to compare", bfloat16)
+        made = extract_features(ReIQA(content, quality, SMALL, engine), planes, cache)
+        assert made.from_cache == 0
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
