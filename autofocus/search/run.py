@@ -235,15 +235,11 @@ class Run:
 
     def _has_read_the_range(self) -> bool:
         """Whether no gap between readings is wider than the coarse pass leaves."""
-        half_um = self.settings.range_um / 2
-        ends = (
-            inside_bounds(self.settings, self.settings.center_um + side * half_um)
-            for side in (-1, 1)
-        )
-        low, high = ends
+        center_um, half_um = self.settings.center_um, self.settings.range_um / 2
+        low = inside_bounds(self.settings, center_um - half_um)
+        high = inside_bounds(self.settings, center_um + half_um)
         inside = sorted(r.z_um for r in self.curve if low <= r.z_um <= high)
-        places = [low, *inside, high]
-        gaps = (above - below for below, above in itertools.pairwise(places))
+        gaps = (above - below for below, above in itertools.pairwise([low, *inside, high]))
         return max(gaps) <= WIDEST_GAP * coarse_step_um(self.settings)
 
     def start_is_allowed(self) -> bool:
