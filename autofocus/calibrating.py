@@ -195,7 +195,7 @@ class _Shot:
     @property
     def sample(self) -> Sample:
         reading = self.reading
-        return Sample(reading.z_um, reading.score, self.t_s, reading.defocus_dof, reading.referee)
+        return Sample(reading.z_um, reading.score, self.t_s, reading.defocus_dof)
 
 
 class _Hands:

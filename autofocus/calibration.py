@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from autofocus import __version__
-from autofocus.search.protocol import FocusCurve, RefereeBell
+from autofocus.search.protocol import FocusCurve
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,12 @@ class Sample:
         exposure, s after the stage said it had arrived.
     defocus_dof : float or None
         The scorer's estimate of |z - z_in_focus| in depths of field, if it has one.
-    referee : float or None
-        A classical measure of the same frame; None when the scorer has none.
     """
 
     z_um: float
     score: float
     t_s: float
     defocus_dof: float | None = None
-    referee: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,6 @@ class Shape:
         Score far from focus.
     width_um : float
         Full width at half the height above ``level``, um.
-    referee : RefereeBell or None
-        The referee's curve in the same frames; None where it has none.
     """
 
     defocus_um: tuple[float, ...]
@@ -63,7 +58,6 @@ class Shape:
     noise: float
     level: float
     width_um: float
-    referee: RefereeBell | None = None
 
 
 @dataclass(frozen=True)
@@ -218,5 +212,4 @@ def focus_curve(record: CalibrationRecord) -> FocusCurve:
         score=record.shape.score,
         noise=record.shape.noise,
         repeatability_um=record.repeatability.repeatability_um,
-        referee=record.shape.referee,
     )

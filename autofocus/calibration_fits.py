@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from autofocus.calibration import Repeatability, Sample, Settling, Shape, StagePlay
 from autofocus.errors import NoFocusCurve
@@ -24,7 +23,7 @@ from autofocus.search.evidence import (
 from autofocus.search.grid import clear_um
 from autofocus.search.known_score import LEAST_SCORE
 from autofocus.search.peak import Peak, fit_peak
-from autofocus.search.protocol import Reading, RefereeBell, SearchSettings
+from autofocus.search.protocol import Reading, SearchSettings
 from autofocus.search.run import COMPARABLE_SHARE, PROVEN
 
 # Frames at the end of a response that must be alike to say that the stage has settled.
@@ -33,9 +32,6 @@ TAIL = 3
 INVISIBLE_DOF = 0.05
 # Standard deviations by which a median of three responses differs from rest.
 UNLIKE = 4.0
-# Share of its highest measure below which the referee sees noise, and how many above make a bell.
-FAINT = 0.03
-LEAST_SEEN = 7
 # Positions by which a flank must tell defocus from noise: one score, within half a depth of field.
 SHALLOW_DOF = 0.5
 
@@ -292,61 +288,14 @@ def shape_of(
     noise = MAD_TO_SIGMA * float(np.median(np.abs((score - other) / back.gain_at(z))))
     floor = RELATIVE_FLOOR * float(np.abs(score).max())
     mean = (score + other) / 2
-    width_um = _width_at_half(z, mean, peaks[0].back.level)
     return Shape(
         defocus_um=tuple(map(float, z)),
         score=tuple(map(float, mean)),
         estimated_dof=_mean_estimate(there, back, z),
         noise=max(noise, floor),
         level=peaks[0].back.level,
-        width_um=width_um,
-        referee=referee_bell(
-            [
-                (sample.z_um - each.peak.z_um, sample.referee)
-                for samples, each in zip((towards, away), peaks, strict=True)
-                for sample in _beyond_the_play(samples, play)
-                if sample.referee is not None
-            ],
-            reach_um=width_um,
-        ),
+        width_um=_width_at_half(z, mean, peaks[0].back.level),
     )
-
-
-def referee_bell(seen: Sequence[tuple[float, float]], *, reach_um: float) -> RefereeBell | None:
-    """The bell that fits the referee's measures, by least squares of their logarithms.
-
-    Parameters
-    ----------
-    seen : sequence of (defocus_um, referee)
-        Of all passes.
-    reach_um : float
-        How far from focus it must hold.
-
-    Returns
-    -------
-    RefereeBell or None
-        None where fewer than `LEAST_SEEN` measures stand out, or they make no bell around focus.
-    """
-    top = max((value for _, value in seen), default=0.0)
-    clear = [(z, v) for z, v in seen if abs(z) <= reach_um and v > FAINT * top]
-    if top <= 0 or len(clear) < LEAST_SEEN:
-        return None
-    z, log = np.array([z for z, _ in clear]), np.log([v for _, v in clear])
-
-    def residuals(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        height, offset, width, exponent = parameters
-        bell = np.log1p(((z - offset) / np.exp(width)) ** 2)
-        return np.asarray(log - height + np.exp(exponent) * bell)
-
-    start = np.array([np.log(top), 0.0, np.log(reach_um / 5), np.log(1.5)])
-    fit = least_squares(residuals, start, loss="soft_l1", f_scale=0.2)
-    offset, width, exponent = map(float, (fit.x[1], *np.exp(fit.x[2:])))
-    fallen = exponent * np.log1p((reach_um / width) ** 2)
-    # Not around focus, or flat: the referee sees something else.
-    if abs(offset) > reach_um / 4 or fallen < np.log(2):
-        return None
-    scatter = MAD_TO_SIGMA * float(np.median(np.abs(residuals(fit.x))))
-    return RefereeBell(offset, width, exponent, scatter)
 
 
 def _width_at_half(z: NDArray[np.float64], score: NDArray[np.float64], level: float) -> float:

@@ -207,32 +207,6 @@ def test_the_curve_is_the_mean_of_both_passes_about_their_own_peaks() -> None:
     assert defocus_um[-1] <= 9.0
 
 
-@pytest.mark.parametrize("offset_um", [0.0, 0.3])
-def test_the_bell_of_the_referee_is_found_in_both_passes(offset_um: float) -> None:
-    def seen(center_um: float, seed: int) -> tuple[Sample, ...]:
-        curve = samples(readings(bell(Z_UM, center_um), noise=0.02, seed=seed), center_um)
-        noise = np.random.default_rng(seed).normal(1, 0.03, Z_UM.size)
-        off = (Z_UM - center_um - offset_um) / 1.2
-        measures = 5.0 / (1 + off**2) ** 1.4 * noise
-        return tuple(replace(s, referee=float(r)) for s, r in zip(curve, measures, strict=True))
-
-    towards, away = seen(1.0, 1), seen(-1.0, 2)[::-1]
-    play = StagePlay(2.0, 0.1, 0.0)
-    found = shape_of(towards, away, (peak_at(1.0), peak_at(-1.0)), play).referee
-    assert found is not None
-    assert found.offset_um == pytest.approx(offset_um, abs=0.05)
-    assert found.width_um == pytest.approx(1.2, rel=0.15)
-    assert found.exponent == pytest.approx(1.4, rel=0.15)
-    assert found.scatter == pytest.approx(0.03, rel=0.5)
-
-
-@pytest.mark.parametrize("measure", [None, 0.0, -1.0, 3.0])
-def test_a_referee_that_sees_no_peak_has_no_bell(measure: float | None) -> None:
-    towards = tuple(replace(s, referee=measure) for s in samples(readings(bell(Z_UM, 0.0))))
-    peaks, play = (peak_at(0.0), peak_at(0.0)), StagePlay(0.0, 0.1, 0.0)
-    assert shape_of(towards, towards[::-1], peaks, play).referee is None
-
-
 def record(calibration_id: str, **changes: object) -> CalibrationRecord:
     towards = samples(readings(bell(Z_UM, 0.0)))
     away = towards[::-1]

@@ -11,7 +11,6 @@ from collections.abc import Generator
 from autofocus.search import known_score, trust
 from autofocus.search.belief import Belief, Expected, absolute_score, believe, measured_score
 from autofocus.search.grid import inside_bounds
-from autofocus.search.pinpoint import Place, pinpointed
 from autofocus.search.protocol import (
     Pass,
     Reading,
@@ -80,10 +79,10 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
             end_um,
         )
     for _ in range(2):
-        z_um = inside_bounds(run.settings, _place(run, belief).z_um)
+        z_um = inside_bounds(run.settings, belief.best_um)
         yield from run.confirm_at(z_um)
         belief = believe(run.curve, run.settings, expected)
-        if abs(_place(run, belief).z_um - z_um) <= run.settings.tolerance_um:
+        if abs(belief.best_um - z_um) <= run.settings.tolerance_um:
             break
     yield from run.move_to_sharper(belief.top_score - _least_noise(expected))
     belief = believe(run.curve, run.settings, expected)
@@ -92,15 +91,6 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
         yield from run.confirm_at(run.curve[0].z_um)
         belief = believe(run.curve, run.settings, expected)
     return run.frames_refused() or _judged(run, belief, expected, wanted)
-
-
-def _place(run: Run, belief: Belief) -> Place:
-    """Where focus is: what is believed and, where it was calibrated, what the referee adds."""
-    believed = Place(belief.best_um, belief.sigma_um)
-    calibrated = run.settings.calibrated
-    if calibrated is None or calibrated.referee is None:
-        return believed
-    return pinpointed(believed, run.curve, calibrated.referee, dof_um=run.settings.dof_um)
 
 
 def _start_will_do(run: Run, belief: Belief, expected: Expected) -> bool:
@@ -115,9 +105,7 @@ def _start_will_do(run: Run, belief: Belief, expected: Expected) -> bool:
 def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> SearchResult | None:
     final, start, settings = run.final, run.curve[0], run.settings
     assert final is not None
-    place = _place(run, belief)
-    # What the referee adds to the place of a peak takes nothing from the belief in it.
-    held = belief.within(belief.best_um + final.z_um - place.z_um, settings.dof_um / 2)
+    held = belief.within(final.z_um, settings.dof_um / 2)
     if belief.misfit > REFUTED or held < wanted:
         return None
     if open_side(run, final.z_um, final.score, belief):
@@ -134,8 +122,8 @@ def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> Sear
         run.curve,
         final.z_um,
         score=final.score,
-        sigma_um=place.sigma_um,
-        moved_um=abs(place.z_um - final.z_um),
+        sigma_um=belief.sigma_um,
+        moved_um=abs(belief.best_um - final.z_um),
         dof_um=settings.dof_um,
         shares=trust.UNCALIBRATED if settings.calibrated is None else trust.CALIBRATED,
     )

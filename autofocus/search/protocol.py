@@ -112,30 +112,6 @@ class Expectation:
 
 
 @dataclass(frozen=True)
-class RefereeBell:
-    """The referee's measure against defocus, but for its height.
-
-    ``1 / (1 + ((z - z_in_focus - offset_um) / width_um)^2)^exponent``.
-
-    Attributes
-    ----------
-    offset_um : float
-        Where the referee sees the peak less where the score does, um.
-    width_um : float
-        Positive.
-    exponent : float
-        Positive; 1 is a Lorentzian.
-    scatter : float
-        Standard deviation of the logarithm of the measure about it.
-    """
-
-    offset_um: float
-    width_um: float
-    exponent: float
-    scatter: float
-
-
-@dataclass(frozen=True)
 class FocusCurve:
     """Score against defocus, as measured on this rig with this objective and channel.
 
@@ -149,15 +125,12 @@ class FocusCurve:
         Standard deviation of one score about the curve.
     repeatability_um : float
         Standard deviation of the stage's arrival at one position, um.
-    referee : RefereeBell or None
-        Of the referee in the same frames; None where there was none, or nothing to see for it.
     """
 
     defocus_um: tuple[float, ...]
     score: tuple[float, ...]
     noise: float
     repeatability_um: float
-    referee: RefereeBell | None = None
 
 
 @dataclass(frozen=True)
