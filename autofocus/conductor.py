@@ -295,8 +295,8 @@ class Conductor:
         RequestError, ModelError
             When the rig or the scorer must refuse.
         """
-        absolute = self.scorer_for(request).absolute
-        return plan(self.rig, request, state=state, absolute=absolute)
+        scorer = self.load_scorer(request.scorer, self._head_for(request, state).name)
+        return plan(self.rig, request, state=state, absolute=scorer.absolute)
 
     def _head_for(
         self, request: FocusRequest | CalibrationRequest, state: MicroscopeState

@@ -225,13 +225,21 @@ class Run:
     def evident_score(self, z_um: float) -> float:
         """What a frame there must score to be in focus on the score's word alone.
 
-        More while the range is not read, unless focus is expected there.
+        More while the range is not read, unless focus is expected there, or the rig is calibrated.
         """
-        expected = self.settings.expected
-        if expected is not None and abs(z_um - expected.z_um) <= EXPECTED_SD * expected.sigma_um:
+        if (
+            self.settings.calibrated is not None
+            or self._is_expected(z_um)
+            or self._has_read_the_range()
+        ):
             return known_score.EVIDENT_SCORE
-        read = self._has_read_the_range()
-        return known_score.EVIDENT_SCORE if read else known_score.ALONE_SCORE
+        return known_score.ALONE_SCORE
+
+    def _is_expected(self, z_um: float) -> bool:
+        expected = self.settings.expected
+        if expected is None:
+            return False
+        return abs(z_um - expected.z_um) <= EXPECTED_SD * expected.sigma_um
 
     def _has_read_the_range(self) -> bool:
         """Whether no gap between readings is wider than the coarse pass leaves."""
@@ -433,7 +441,7 @@ class Run:
             return self.refuse(
                 Verdict.AMBIGUOUS,
                 f"the score at {self.final.z_um:.2f} um, {self.final.score:.2f}, is below {least}, "
-                "and most of the range was not read",
+                "and part of the range was not read",
                 z_um=self.final.z_um,
             )
         candidate = self.result(Verdict.LOCKED, "", z_um=self.final.z_um)
