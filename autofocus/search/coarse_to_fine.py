@@ -80,6 +80,7 @@ def after_start(run: Run) -> Search:
 def whole_range(run: Run) -> Search:
     """Every coarse position, whatever was read before; judged by the readings' own scatter."""
     yield from run.ask(_unread(run, coarse_positions(run.settings)), Purpose.COARSE)
+    run.range_is_read = True
     yield from run.extend()
     result = yield from _narrowed(run)
     if result.verdict not in DOUBTFUL or not can_hear_the_referee(run):

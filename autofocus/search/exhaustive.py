@@ -23,6 +23,7 @@ def exhaustive(settings: SearchSettings) -> Search:
     run = Run(_fine(settings))
     yield from run.ask((settings.start_z_um,), Purpose.START)
     yield from run.ask(first_positions(settings), Purpose.COARSE)
+    run.range_is_read = True
     return (yield from prove(run))
 
 

@@ -5,7 +5,6 @@ Every strategy asks in its own order and is judged here by the same rules.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -52,10 +51,8 @@ MOST_CONFIRMATIONS = 6
 # How far from the answer such a frame may be, and how far it must be for another look to pay.
 NEARBY_DOF = 1.0
 LEAST_MOVE_DOF = 0.1
-# Standard deviations within which focus is where it was expected; and coarse steps between the
-# readings of a range that is read: positions that a reading is close to are left out.
+# Standard deviations within which focus is where it was expected.
 EXPECTED_SD = 3.0
-WIDEST_GAP = 1.25
 # By how much the referee's measure of equally sharp frames may differ, as a share of it.
 REFEREE_NOISE = 0.1
 NARROWING = 4.0
@@ -81,6 +78,8 @@ class Run:
         What is kept of a reading; the reading itself, unless another opinion is asked for.
     extensions : int
         How often the range has been continued past an end.
+    range_is_read : bool
+        Whether the strategy has asked for the whole range, as closely as it ever does.
     """
 
     settings: SearchSettings
@@ -92,6 +91,7 @@ class Run:
         self.fresh: list[Reading] = []
         self.final: Reading | None = None
         self.extensions = 0
+        self.range_is_read = False
 
     # -- asking -----------------------------------------------------------------------------
 
@@ -227,11 +227,7 @@ class Run:
 
         More while the range is not read, unless focus is expected there, or the rig is calibrated.
         """
-        if (
-            self.settings.calibrated is not None
-            or self._is_expected(z_um)
-            or self._has_read_the_range()
-        ):
+        if self.settings.calibrated is not None or self._is_expected(z_um) or self.range_is_read:
             return known_score.EVIDENT_SCORE
         return known_score.ALONE_SCORE
 
@@ -240,15 +236,6 @@ class Run:
         if expected is None:
             return False
         return abs(z_um - expected.z_um) <= EXPECTED_SD * expected.sigma_um
-
-    def _has_read_the_range(self) -> bool:
-        """Whether no gap between readings is wider than the coarse pass leaves."""
-        center_um, half_um = self.settings.center_um, self.settings.range_um / 2
-        low = inside_bounds(self.settings, center_um - half_um)
-        high = inside_bounds(self.settings, center_um + half_um)
-        inside = sorted(r.z_um for r in self.curve if low <= r.z_um <= high)
-        gaps = (above - below for below, above in itertools.pairwise([low, *inside, high]))
-        return max(gaps) <= WIDEST_GAP * coarse_step_um(self.settings)
 
     def start_is_allowed(self) -> bool:
         """Whether the run may go back to the start to stay: it may lie outside the bounds."""

@@ -52,6 +52,21 @@ def test_a_specimen_that_scores_high_everywhere_is_not_called_nothing(name, star
     assert abs(result.z_um - 0.3) <= 0.5
 
 
+@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive", "exhaustive"])
+def test_a_range_of_coarse_planes_is_read_all_the_same(name):
+    """A recorded stack has planes wherever it has them; 0.62 is enough once all were seen."""
+    curve = absolute_curve(0.0, height=0.57, level=0.05, width_um=4.0, noise=0.002)
+
+    def read(z, i):
+        plane = 4.0 * round(z / 4.0)
+        said = curve(plane, 0).score
+        return Reading(plane, said, fingerprint=f"{plane}", referee=1 / (1 + (plane / 2) ** 4))
+
+    result, _, _ = drive(name, known(start_z_um=12.0), read)
+    assert result.locked, result.reason
+    assert result.z_um == pytest.approx(0.0, abs=0.5)
+
+
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 @pytest.mark.parametrize("expected", [None, Expectation(-5.0, 1.0)])
 def test_a_few_sharp_things_on_another_plane_are_no_focus(name, expected):
