@@ -284,8 +284,12 @@ class Conductor:
         ModelError
             When there is no such scorer or head, or its files are not what they should be.
         """
-        head = self._head_for(request, self.microscope.state)
-        return self.load_scorer(request.scorer, head.name)
+        return self._scorer_in(request, self.microscope.state)
+
+    def _scorer_in(
+        self, request: FocusRequest | CalibrationRequest, state: MicroscopeState
+    ) -> Scorer:
+        return self.load_scorer(request.scorer, self._head_for(request, state).name)
 
     def plan(self, request: FocusRequest, state: MicroscopeState) -> FocusPlan:
         """What a run would do in this state; moves nothing.
@@ -295,8 +299,8 @@ class Conductor:
         RequestError, ModelError
             When the rig or the scorer must refuse.
         """
-        scorer = self.load_scorer(request.scorer, self._head_for(request, state).name)
-        return plan(self.rig, request, state=state, absolute=scorer.absolute)
+        absolute = self._scorer_in(request, state).absolute
+        return plan(self.rig, request, state=state, absolute=absolute)
 
     def _head_for(
         self, request: FocusRequest | CalibrationRequest, state: MicroscopeState

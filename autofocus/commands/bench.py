@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -268,10 +268,9 @@ def bench_scorer(
 ) -> None:
     """Time a frame of 1024 x 1024 px, against the procedure of the notes in the same process."""
     rig = load_rig(config)
+    engines: tuple[EngineName, ...] = ("auto", *available_engines())
     compact: dict[str, Scorer] = {
-        engine: _load(replace(rig, engine=engine), "reiqa-compact")
-        for engine in get_args(EngineName)
-        if engine == "auto" or engine in available_engines()
+        engine: _load(replace(rig, engine=engine), "reiqa-compact") for engine in engines
     }
     Console().print(timing.table(timing.measure(compact, repeats=repeats, threads=threads)))
 

@@ -84,8 +84,8 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
         belief = believe(run.curve, run.settings, expected)
         if abs(belief.best_um - z_um) <= run.settings.tolerance_um:
             break
-    yield from run.move_to_sharper(belief.top_score - _least_noise(expected))
-    belief = believe(run.curve, run.settings, expected)
+    if (yield from run.move_to_sharper(belief.top_score - _least_noise(expected))):
+        belief = believe(run.curve, run.settings, expected)
     if _start_will_do(run, belief, expected):
         wanted = WORTH_KEEPING
         yield from run.confirm_at(run.curve[0].z_um)
@@ -96,7 +96,7 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
 def _start_will_do(run: Run, belief: Belief, expected: Expected) -> bool:
     """Whether the start may well be focus, and is no less sharp: then it is the safer place."""
     held = belief.within(run.curve[0].z_um, run.settings.dof_um / 2)
-    worth_keeping = run.start_is_allowed() and held >= WORTH_KEEPING
+    worth_keeping = run.allows(run.curve[0]) and held >= WORTH_KEEPING
     return worth_keeping and (
         run.start_is_as_sharp(noise=_least_noise(expected)) or run.referee_prefers_the_start()
     )

@@ -170,12 +170,12 @@ class Run:
                 yield from self.confirm_at(fitted.z_um)
         peak, noise = self.peak(), self.background().noise
         yield from self.move_to_sharper(peak.score - noise if peak else self.best().score)
-        start_um = self.curve[0].z_um
-        near = abs(start_um - self.curve[-1].z_um) <= self.settings.dof_um / 2
-        if near and self.start_is_allowed() and self.start_is_as_sharp(noise=noise):
-            yield from self.confirm_at(start_um)
+        start = self.curve[0]
+        near = abs(start.z_um - self.curve[-1].z_um) <= self.settings.dof_um / 2
+        if near and self.allows(start) and self.start_is_as_sharp(noise=noise):
+            yield from self.confirm_at(start.z_um)
 
-    def move_to_sharper(self, top: float) -> Asking:
+    def move_to_sharper(self, top: float) -> Generator[Pass, tuple[Reading, ...], bool]:
         """Read again where a frame nearby was sharper; stay there if it still is.
 
         A peak lies between readings of which the nearest decide least. Where both score and referee
@@ -188,15 +188,21 @@ class Run:
         top : float
             What the frame at the peak should score; a frame there that scored less by chance makes
             none beside it sharper.
+
+        Returns
+        -------
+        bool
+            Whether anything was read.
         """
-        if not self.settings.absolute:
-            return
-        before, sharper = self.final, self._sharper_nearby(top)
-        if before is None or sharper is None:
-            return
+        before = self.final
+        assert before is not None
+        sharper = self._sharper_nearby(before, top) if self.settings.absolute else None
+        if sharper is None:
+            return False
         yield from self.confirm_at(sharper.z_um)
         if not _is_sharper(self.curve[-1], before, by=0.0, top=top):
             yield from self.confirm_at(before.z_um)
+        return True
 
     def confirm_at(self, z_um: float) -> Asking:
         """Read once more where the run may end."""
@@ -237,9 +243,9 @@ class Run:
             return False
         return abs(z_um - expected.z_um) <= EXPECTED_SD * expected.sigma_um
 
-    def start_is_allowed(self) -> bool:
-        """Whether the run may go back to the start to stay: it may lie outside the bounds."""
-        return self.settings.z_min_um <= self.curve[0].z_um <= self.settings.z_max_um
+    def allows(self, reading: Reading) -> bool:
+        """Whether the run may stay where this was read: the start may lie outside the bounds."""
+        return self.settings.z_min_um <= reading.z_um <= self.settings.z_max_um
 
     def start_is_as_sharp(self, *, noise: float) -> bool:
         """Whether neither score nor referee says that the last frame is sharper than the first.
@@ -270,14 +276,13 @@ class Run:
         apart = abs(start.z_um - final.z_um) > self.settings.tolerance_um
         return apart and start.referee > final.referee
 
-    def _sharper_nearby(self, top: float) -> Reading | None:
+    def _sharper_nearby(self, final: Reading, top: float) -> Reading | None:
         """The sharpest frame near the last one by the referee, if the score says so too."""
-        final, dof_um = self.final, self.settings.dof_um
-        assert final is not None
+        dof_um = self.settings.dof_um
         near = [
             reading
             for reading in self.curve
-            if self.settings.z_min_um <= reading.z_um <= self.settings.z_max_um
+            if self.allows(reading)
             and LEAST_MOVE_DOF * dof_um <= abs(reading.z_um - final.z_um) <= NEARBY_DOF * dof_um
             and _is_sharper(reading, final, by=REFEREE_NOISE, top=top)
         ]
