@@ -10,13 +10,15 @@ any other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
 
 from autofocus.search import known_score
+from autofocus.search.evidence import distinct
+from autofocus.search.pinpoint import told_by_referee
 from autofocus.search.protocol import Reading, SearchSettings
 
 Float64 = NDArray[np.float64]
@@ -262,19 +264,36 @@ def believe(curve: Sequence[Reading], settings: SearchSettings, expected: Expect
     Parameters
     ----------
     curve : sequence of Reading
-        All readings of the run; saturated and dark ones tell nothing and are left out.
+        All readings of the run; saturated ones and copies tell nothing and are left out.
     settings : SearchSettings
         Bounds, range, depth of field, and where focus is expected.
     expected : Expected
         What is known of the score.
     """
-    used = [reading for reading in curve if not reading.saturated]
+    used = [reading for reading in distinct(curve) if not reading.saturated]
     at_um = np.array([reading.z_um for reading in used])
     score = np.array([reading.score for reading in used])
     coarse_um = _planes(settings)
     coarse = _weighed(coarse_um, at_um, score, settings, expected)
     fine_um = _finer(coarse_um, coarse._top_um(), settings)
-    return _weighed(fine_um, at_um, score, settings, expected)
+    return _pinpointed(_weighed(fine_um, at_um, score, settings, expected), used)
+
+
+def _pinpointed(belief: Belief, curve: Sequence[Reading]) -> Belief:
+    """The same, with what the referee says of the place; of whether it is the right peak, nothing.
+
+    What the planes around it hold together stays, so that the referee can move a peak but neither
+    make nor end one.
+    """
+    best_um, dof_um = belief.best_um, belief._dof_um
+    near = np.abs(belief.z_um - best_um) <= FINE_REACH_DOF * dof_um
+    told = told_by_referee(belief.z_um[near], curve, near_um=best_um, dof_um=dof_um)
+    held = belief.chance[near]
+    if told is None or not held.sum() > 0:
+        return belief
+    factor = np.ones_like(belief.z_um)
+    factor[near] = told * held.sum() / (held @ told)
+    return replace(belief, chance=belief.chance * factor, _by_shape=belief._by_shape * factor)
 
 
 def _weighed(

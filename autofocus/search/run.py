@@ -315,6 +315,9 @@ class Run:
         return None
 
     def _is_noise(self) -> bool:
+        # Where a score means focus by itself, no other planes need be there to say so.
+        if self.settings.absolute and self.best().score >= self.evident_score(self.best().z_um):
+            return False
         limit = PROVEN if self.fresh else WORTH_A_LOOK
         enough = bool(self.fresh) or len(self.curve) >= FEW
         return enough and self.background().chance > limit
