@@ -1,7 +1,8 @@
 """What a score of absolute meaning says around focus: the numbers that the search expects of it.
 
-`autofocus.search.known_score` holds them. After new weights: `autofocus bench curves -o OUT` prints
-them anew, from simulated stacks that neither training nor the published tables use.
+`autofocus.search.known_score` holds them, `autofocus.search.pinpoint` those of the referee. After
+new weights: `autofocus bench curves -o OUT` prints them anew, from simulated stacks that neither
+training nor the published tables use.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from autofocus.bench.search_cases import FAULTS, FLUORESCENT, SCOPES, Case
-from autofocus.search import known_score
+from autofocus.search import known_score, pinpoint
 from devices.simulated.settings import FocusDraw, Light, Mounting, Scene, Sensor
 from devices.simulated.world import World
 from models.scorer import Scorer
@@ -34,6 +35,8 @@ FAULTS_OF_FRAMES = ("flicker", "uneven light", "hot pixels", "tilt", "debris", "
 HUMP_DOF = 6.0
 HALF_WIDTHS_DOF = np.geomspace(0.5, 12.0, 60)
 OFFSETS_DOF = np.linspace(-0.6, 0.6, 13)
+# Of the referee's measures, for a bell.
+LEAST_CLEAR = 7
 
 
 @dataclass(frozen=True)
@@ -211,8 +214,44 @@ def fit_bell(curve: Curve) -> Bell:
     return Bell(*(float(number[best]) for number in numbers))
 
 
+@dataclass(frozen=True)
+class RefereeBell:
+    """The bell that fits the logarithm of the referee's measures, as `autofocus.search.pinpoint`.
+
+    Attributes
+    ----------
+    width_dof, exponent : float
+    offset_dof : float
+        Of its top from the plane with most detail.
+    scatter : float
+        Root mean square of what it leaves of the logarithm.
+    """
+
+    width_dof: float
+    exponent: float
+    offset_dof: float
+    scatter: float
+
+
+def fit_referee(curve: Curve) -> RefereeBell | None:
+    """Least squares over a grid; None where too few measures stand out."""
+    x, referee = np.array(curve.defocus_dof), np.array(curve.referee)
+    clear = (np.abs(x) <= pinpoint.REACH_DOF) & (referee > pinpoint.FAINT * referee.max())
+    if referee.max() <= 0 or clear.sum() < LEAST_CLEAR:
+        return None
+    x, log = x[clear], np.log(referee[clear])
+    width, exponent, offset = (
+        grid.ravel()
+        for grid in np.meshgrid(np.geomspace(0.2, 5.0, 60), pinpoint.EXPONENTS, OFFSETS_DOF)
+    )
+    left = log + exponent[:, None] * np.log1p(((x - offset[:, None]) / width[:, None]) ** 2)
+    scatter = left.std(axis=1)
+    best = int(np.argmin(scatter))
+    return RefereeBell(*(float(number[best]) for number in (width, exponent, offset, scatter)))
+
+
 def table(curves: Sequence[Curve]) -> str:
-    """The numbers of `autofocus.search.known_score`, with the names they have there."""
+    """The numbers of `known_score` and `pinpoint`, with the names they have there."""
     bells = [fit_bell(curve) for curve in curves]
     known = [(c, b) for c, b in zip(curves, bells, strict=True) if b.height + b.level > 0.5]
     tops = np.array([_scores(curve, beyond=False).max() for curve in curves])
@@ -220,6 +259,7 @@ def table(curves: Sequence[Curve]) -> str:
     away = [scores for scores in away if scores.size]  # the thickest have none
     humps, far = np.array([scores.max() for scores in away]), np.concatenate(away)
     good = [bell for _, bell in known]
+    referee = [found for curve in curves if (found := fit_referee(curve)) is not None]
     rows = (
         ("HEIGHT", _mean_sd([bell.height for bell in bells])),
         ("LEVEL", _mean_sd([bell.level for bell in bells])),
@@ -234,6 +274,19 @@ def table(curves: Sequence[Curve]) -> str:
         ("noise of a frame", _quantiles([_repeat_noise(c) for c in curves], (0.15, 0.5, 0.9))),
         ("humps beyond 6 DOF (50, 90, 99 %)", _quantiles(humps, (0.5, 0.9, 0.99))),
         ("tops (1, 10, 50 %)", _quantiles(tops, (0.01, 0.1, 0.5))),
+        ("referee: WIDTH_DOF", _median_log_sd([bell.width_dof for bell in referee])),
+        (
+            "referee: EXPONENTS (15, 50, 85 %)",
+            _quantiles([bell.exponent for bell in referee], (0.15, 0.5, 0.85)),
+        ),
+        (
+            "referee: SCATTERS (15, 50, 90 %)",
+            _quantiles([bell.scatter for bell in referee], (0.15, 0.5, 0.9)),
+        ),
+        (
+            "referee: offset of the top, DOF (sd)",
+            f"{np.std([bell.offset_dof for bell in referee]):.3f}",
+        ),
     )
     return "\n".join(
         [

@@ -1,5 +1,7 @@
 """The numbers that the search expects of the score are measured as it uses them."""
 
+from dataclasses import replace
+
 import pytest
 
 from autofocus.bench import curves
@@ -21,9 +23,24 @@ def test_a_bell_is_recognised():
     assert bell.scatter < 0.01
 
 
+def test_the_bell_of_the_referee_is_recognised():
+    curve = drawn(2.0, 2.0, 0.0, 0)
+    bells = [1 / (1 + ((z - 0.2) / 0.8) ** 2) ** 1.5 for z in curve.defocus_dof]
+    bell = curves.fit_referee(replace(curve, referee=tuple(bells)))
+    assert bell is not None
+    assert (bell.exponent, bell.offset_dof) == (1.5, pytest.approx(0.2))
+    assert bell.width_dof == pytest.approx(0.8, rel=0.05)
+    assert bell.scatter < 0.05
+
+
+def test_a_referee_that_sees_nothing_has_no_bell():
+    curve = drawn(2.0, 2.0, 0.0, 0)
+    assert curves.fit_referee(replace(curve, referee=(0.0,) * len(curve.score))) is None
+
+
 def test_the_table_names_every_number_of_the_search():
     table = curves.table([drawn(1.8, 2.0, 0.0, 0), drawn(2.6, 2.0, 0.1, 1)])
-    for name in ("HEIGHT", "LEVEL", "NOTHING", "NOISES", "HALF_WIDTH_DOF"):
+    for name in ("HEIGHT", "LEVEL", "NOTHING", "NOISES", "HALF_WIDTH_DOF", "referee: WIDTH_DOF"):
         assert f"| {name} | " in table
 
 
