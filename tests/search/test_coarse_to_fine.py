@@ -117,29 +117,6 @@ def test_a_frame_that_was_sharper_by_chance_is_left_again():
     assert [each.purpose for each in passes[-3:]] == [Purpose.CONFIRM] * 3
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    strategy=st.sampled_from(sorted(driving.STRATEGIES)),
-    start=st.floats(-30, 30),
-    off=st.floats(-0.3, 0.3),
-    scores=st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=40),
-    referees=st.lists(st.floats(-0.1, 1.0), min_size=1, max_size=40),
-)
-def test_no_strategy_leaves_the_bounds_where_the_stage_reads_back_something_else(
-    strategy, start, off, scores, referees
-):
-    asked = settings_for(start_z_um=start, z_min_um=-20.0, z_max_um=20.0, absolute=True)
-
-    def read(z, i):
-        referee = referees[i % len(referees)]
-        seen_um = z + off * (-1) ** i
-        return Reading(seen_um, scores[i % len(scores)], fingerprint=str(i), referee=referee)
-
-    _, readings, passes = driving.drive(strategy, asked, read)
-    assert all(-20.0 <= z <= 20.0 for each in passes[1:] for z in each.z_um)
-    assert len(readings) <= driving.STRATEGIES[strategy].worst_case_exposures(asked)
-
-
 def test_a_peak_that_the_fit_misses_is_read_again_where_it_was_best():
     hill, tip = curve(0.0, width_um=5.0, height=0.6), curve(2.0, width_um=0.5, height=0.4)
 

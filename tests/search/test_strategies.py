@@ -67,6 +67,26 @@ def test_a_range_of_coarse_planes_is_read_all_the_same(name):
     assert result.z_um == pytest.approx(0.0, abs=0.5)
 
 
+@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
+def test_a_score_that_means_focus_needs_no_background_to_stand_out_of(name):
+    """Of eleven recorded planes, most of them near focus, no F test tells a peak from noise."""
+    planes = np.array([-46.0, -40, -34, -20, -10, -7, -5, 0, 28, 40, 45])
+    scores = np.array([0.21, 0.2, 0.19, 0.15, 0.13, 0.29, 0.37, 0.63, 0.16, 0.18, 0.15])
+    dof_um = 11.8
+
+    def read(z, i):
+        nearest = int(np.argmin(np.abs(planes - z)))
+        at_um, score = float(planes[nearest]), float(scores[nearest])
+        return Reading(at_um, score, fingerprint=f"{at_um}", referee=score**2)
+
+    for start_um in planes[[0, 5, 10]]:
+        ends = {"z_min_um": -46.0, "z_max_um": 45.0, "center_um": -0.5, "range_um": 91.0}
+        wanted = known(start_z_um=start_um, dof_um=dof_um, tolerance_um=dof_um / 4, **ends)
+        result, _, _ = drive(name, wanted, read)
+        assert result.locked, result.reason
+        assert result.z_um == 0.0
+
+
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 @pytest.mark.parametrize("expected", [None, Expectation(-5.0, 1.0)])
 def test_a_few_sharp_things_on_another_plane_are_no_focus(name, expected):
@@ -207,6 +227,29 @@ def test_stays_inside_is_bounded_and_repeats(name, curve, limited):
     replayed, again, _ = drive(name, wanted, lambda _z, i: readings[i])
     assert replayed == result
     assert again == readings
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    strategy=st.sampled_from(sorted(STRATEGIES)),
+    start=st.floats(-30, 30),
+    off=st.floats(-0.3, 0.3),
+    scores=st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=40),
+    referees=st.lists(st.floats(-0.1, 1.0), min_size=1, max_size=40),
+)
+def test_no_strategy_leaves_the_bounds_where_the_stage_reads_back_something_else(
+    strategy, start, off, scores, referees
+):
+    asked = known(start_z_um=start, z_min_um=-20.0, z_max_um=20.0)
+
+    def read(z, i):
+        referee = referees[i % len(referees)]
+        seen_um = z + off * (-1) ** i
+        return Reading(seen_um, scores[i % len(scores)], fingerprint=str(i), referee=referee)
+
+    _, readings, passes = drive(strategy, asked, read)
+    assert all(-20.0 <= z <= 20.0 for each in passes[1:] for z in each.z_um)
+    assert len(readings) <= STRATEGIES[strategy].worst_case_exposures(asked)
 
 
 @pytest.mark.parametrize("name", FEW)
