@@ -22,7 +22,7 @@ from autofocus.search.evidence import (
 )
 from autofocus.search.grid import clear_um
 from autofocus.search.known_score import LEAST_SCORE
-from autofocus.search.peak import Peak, fit_peak
+from autofocus.search.peak import Peak, contiguous_top, fit_peak
 from autofocus.search.protocol import Reading, SearchSettings
 from autofocus.search.run import COMPARABLE_SHARE, PROVEN
 
@@ -303,15 +303,12 @@ def _width_at_half(z: NDArray[np.float64], score: NDArray[np.float64], level: fl
 
     Of the curve itself: a bell fitted to the top is narrower than real flanks.
     """
-    height = score - (level + float(score.max())) / 2
-    low = high = int(np.argmax(score))
-    while low > 0 and height[low] > 0:
-        low -= 1
-    while high < score.size - 1 and height[high] > 0:
-        high += 1
-    # np.interp wants rising heights; at an end of the curve it answers with that end.
-    left_um = np.interp(0.0, height[low : low + 2], z[low : low + 2])
-    right_um = np.interp(0.0, height[high - 1 : high + 1][::-1], z[high - 1 : high + 1][::-1])
+    half = (level + float(score.max())) / 2
+    top = contiguous_top(score, int(np.argmax(score)), half)
+    low, high = max(top.start - 1, 0), min(top.stop, score.size - 1)
+    # np.interp wants rising scores; at an end of the curve it answers with that end.
+    left_um = np.interp(half, score[low : low + 2], z[low : low + 2])
+    right_um = np.interp(half, score[high - 1 : high + 1][::-1], z[high - 1 : high + 1][::-1])
     return float(right_um - left_um)
 
 
