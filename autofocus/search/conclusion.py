@@ -119,13 +119,11 @@ def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> Sear
     if run.start_is_as_sharp(noise=_least_noise(expected)):
         return None
     sigma_um = trust.believed_sigma_um(
-        run.curve,
-        final.z_um,
+        trust.UNCALIBRATED if settings.calibrated is None else trust.CALIBRATED,
         score=final.score,
         sigma_um=belief.sigma_um,
         moved_um=abs(belief.best_um - final.z_um),
         dof_um=settings.dof_um,
-        shares=trust.UNCALIBRATED if settings.calibrated is None else trust.CALIBRATED,
     )
     return run.result(
         Verdict.LOCKED,

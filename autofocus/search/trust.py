@@ -1,6 +1,6 @@
 """How sure an answer is: its uncertainty and its confidence, as tuning runs have borne them out.
 
-The shares of the uncertainty were fitted to 1446 simulated locks (seeds 3 700 000 and up, faults
+The shares of a believed peak were fitted to 807 simulated locks (seeds 3 800 000 and up, faults
 included), the others chosen by what tuning runs on seeds 3 000 000 to 3 999 999 showed; how well
 all of them hold on other seeds is in `docs/benchmarks/search.md`.
 """
@@ -8,10 +8,7 @@ all of them hold on other seeds is in `docs/benchmarks/search.md`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from autofocus.search.protocol import Reading
 
 
 @dataclass(frozen=True)
@@ -22,9 +19,6 @@ class Shares:
     ----------
     believed : float
         Share of the belief's own standard deviation.
-    lean : float
-        Share of how much nearer the flank on one side was read than that on the other, because no
-        curve is quite symmetric.
     moved : float
         Share of how far the belief moved after the last frame.
     unsharp : float
@@ -35,17 +29,14 @@ class Shares:
     """
 
     believed: float
-    lean: float
     moved: float
     unsharp: float
     unknown_dof: float
 
 
-# Without a calibration the shape of the curve is not known, which no number of readings mends: the
-# constant part is larger then, and what lies on one side only is in the belief already. With one,
-# what a sharp frame scores is another on every rig.
-CALIBRATED = Shares(believed=0.34, lean=0.04, moved=0.85, unsharp=0.0, unknown_dof=0.021)
-UNCALIBRATED = Shares(believed=0.5, lean=0.0, moved=0.6, unsharp=0.5, unknown_dof=0.045)
+# What a sharp frame scores is another on every rig, and a calibration knows it.
+CALIBRATED = Shares(believed=0.5, moved=0.9, unsharp=0.0, unknown_dof=0.015)
+UNCALIBRATED = Shares(believed=0.7, moved=0.9, unsharp=0.3, unknown_dof=0.02)
 SHARP = 0.95
 # Of the scatter about a fitted peak, as a share, and what no fit can know of the specimen.
 FIT_SHARE = 0.65
@@ -65,44 +56,26 @@ UNPROVEN = 0.6
 
 
 def believed_sigma_um(
-    curve: Sequence[Reading],
-    z_um: float,
-    *,
-    score: float,
-    sigma_um: float,
-    moved_um: float,
-    dof_um: float,
-    shares: Shares,
+    shares: Shares, *, score: float, sigma_um: float, moved_um: float, dof_um: float
 ) -> float:
     """Standard deviation of a peak that was concluded from few readings.
 
     Parameters
     ----------
-    curve : sequence of Reading
-        Of the run.
-    z_um : float
-        The peak that is answered.
+    shares : Shares
     score : float
-        Of the frame there.
+        Of the frame at the peak that is answered.
     sigma_um : float
         Standard deviation of the belief.
     moved_um : float
-        By how much the belief has moved away from ``z_um`` since.
-    shares : Shares
+        By how much the belief has moved away from that frame since.
     """
-    lean_um = abs(_nearest_um(curve, z_um, +1) - _nearest_um(curve, z_um, -1))
     return math.hypot(
         shares.believed * sigma_um,
-        shares.lean * lean_um,
         shares.moved * moved_um,
         shares.unsharp * max(SHARP - score, 0.0) * dof_um,
         shares.unknown_dof * dof_um,
     )
-
-
-def _nearest_um(curve: Sequence[Reading], z_um: float, side: int) -> float:
-    """Distance of the nearest reading on one side; the proof has seen that there is one."""
-    return min((side * (r.z_um - z_um) for r in curve if side * (r.z_um - z_um) > 0), default=0.0)
 
 
 def fitted_sigma_um(sigma_um: float, *, moved_um: float, dof_um: float) -> float:

@@ -99,23 +99,18 @@ def test_what_is_not_clear_enough_at_first_may_still_be_sure_enough_in_the_end()
 
 def test_one_sided_readings_are_trusted_less():
     def sigma(*z_um):
-        curve = [Reading(z, 0.5) for z in z_um]
-        return trust.believed_sigma_um(
-            curve, 0.0, score=0.5, sigma_um=0.1, moved_um=0.0, dof_um=1.0, shares=trust.CALIBRATED
-        )
+        curve = [Reading(z, 0.1 + 0.8 / (1 + (z / 2) ** 2)) for z in z_um]
+        return believe(curve, known(), absolute_score()).sigma_um
 
-    assert sigma(-2.0, 0.0, 2.0) < sigma(-2.0, 0.0, 4.0) < sigma(-1.0, 0.0, 6.0)
+    assert sigma(-2.0, 0.1, 2.0) < sigma(0.1, 2.0, 4.0)
 
 
 def test_a_peak_that_is_nowhere_sharp_as_a_whole_is_known_less_well():
     def sigma(score, shares):
-        curve = [Reading(z, 0.5) for z in (-2.0, 0.0, 2.0)]
-        return trust.believed_sigma_um(
-            curve, 0.0, score=score, sigma_um=0.1, moved_um=0.0, dof_um=2.0, shares=shares
-        )
+        return trust.believed_sigma_um(shares, score=score, sigma_um=0.1, moved_um=0.0, dof_um=2.0)
 
     sharp, tilted = sigma(0.97, trust.UNCALIBRATED), sigma(0.65, trust.UNCALIBRATED)
-    assert tilted == pytest.approx(math.hypot(sharp, 0.5 * 0.3 * 2.0))
+    assert tilted == pytest.approx(math.hypot(sharp, 0.3 * 0.3 * 2.0))
     assert sigma(0.97, trust.CALIBRATED) == sigma(0.65, trust.CALIBRATED)
 
 
