@@ -30,6 +30,8 @@ WORTH_KEEPING = 0.75
 CONVINCED = 0.99
 # Standard deviations beyond which a score is none of those that a frame of nothing has.
 UNHEARD_OF = 3.0
+# Share of the tolerance by which the belief may move after a frame at the peak without another look.
+FOLLOWED = 0.4
 # Noises by which a score must be lower to be surely lower.
 MARGIN = 1.5
 # Residuals, in units of the noise, above which the readings are of no curve that was expected.
@@ -82,7 +84,7 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
         z_um = inside_bounds(run.settings, belief.best_um)
         yield from run.confirm_at(z_um)
         belief = believe(run.curve, run.settings, expected)
-        if abs(belief.best_um - z_um) <= run.settings.tolerance_um:
+        if abs(belief.best_um - z_um) <= FOLLOWED * run.settings.tolerance_um:
             break
     if (yield from run.move_to_sharper(belief.top_score - _least_noise(expected))):
         belief = believe(run.curve, run.settings, expected)
