@@ -30,7 +30,7 @@ WORTH_KEEPING = 0.75
 CONVINCED = 0.99
 # Standard deviations beyond which a score is none of those that a frame of nothing has.
 UNHEARD_OF = 3.0
-# Share of the tolerance by which the belief may move after a frame at the peak without another look.
+# Share of the tolerance by which a belief may move after the frame at the peak without another.
 FOLLOWED = 0.4
 # Noises by which a score must be lower to be surely lower.
 MARGIN = 1.5
