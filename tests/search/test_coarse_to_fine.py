@@ -108,7 +108,7 @@ def test_a_frame_that_was_sharper_by_chance_is_left_again():
     def read(z, i):
         lucky = i == beside
         score = 0.9 if lucky else bell(z, i).score
-        return Reading(z, score, fingerprint=f"{z} {i}", referee=2.0 if lucky else score)
+        return Reading(z, score, fingerprint=f"{z} {i}", referee=1.2 if lucky else score)
 
     result, again, passes = drive(settings_for(absolute=True), read)
     assert result.locked, result.reason
