@@ -46,7 +46,7 @@ def findings(
     referee: str | None,
     notes: tuple[str, ...] = (),
 ) -> Findings:
-    """Add the referee's opinion; it never moves the peak.
+    """Add the referee's opinion of the whole run, which changes nothing about the answer.
 
     Parameters
     ----------

@@ -37,6 +37,8 @@ HALF_WIDTHS_DOF = np.geomspace(0.5, 12.0, 60)
 OFFSETS_DOF = np.linspace(-0.6, 0.6, 13)
 # Of the referee's measures, for a bell.
 LEAST_CLEAR = 7
+REFEREE_WIDTHS_DOF = np.geomspace(0.1, 8.0, 60)
+REFEREE_EXPONENTS = np.geomspace(0.25, 8.0, 21)
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,11 @@ class RefereeBell:
     offset_dof: float
     scatter: float
 
+    @property
+    def half_width_dof(self) -> float:
+        """Where half the height is left."""
+        return float(self.width_dof * np.sqrt(2 ** (1 / self.exponent) - 1))
+
 
 def fit_referee(curve: Curve) -> RefereeBell | None:
     """Least squares over a grid; None where too few measures stand out."""
@@ -241,8 +248,7 @@ def fit_referee(curve: Curve) -> RefereeBell | None:
         return None
     x, log = x[clear], np.log(referee[clear])
     width, exponent, offset = (
-        grid.ravel()
-        for grid in np.meshgrid(np.geomspace(0.2, 5.0, 60), pinpoint.EXPONENTS, OFFSETS_DOF)
+        grid.ravel() for grid in np.meshgrid(REFEREE_WIDTHS_DOF, REFEREE_EXPONENTS, OFFSETS_DOF)
     )
     left = log + exponent[:, None] * np.log1p(((x - offset[:, None]) / width[:, None]) ** 2)
     scatter = left.std(axis=1)
@@ -275,6 +281,10 @@ def table(curves: Sequence[Curve]) -> str:
         ("humps beyond 6 DOF (50, 90, 99 %)", _quantiles(humps, (0.5, 0.9, 0.99))),
         ("tops (1, 10, 50 %)", _quantiles(tops, (0.01, 0.1, 0.5))),
         ("referee: WIDTH_DOF", _median_log_sd([bell.width_dof for bell in referee])),
+        (
+            "referee: half width, DOF",
+            _median_log_sd([bell.half_width_dof for bell in referee]),
+        ),
         (
             "referee: EXPONENTS (15, 50, 85 %)",
             _quantiles([bell.exponent for bell in referee], (0.15, 0.5, 0.85)),

@@ -186,6 +186,7 @@ class Belief:
     nothing: float
     misfit: float
     noise: float
+    _by_score: Float64
     _by_shape: Float64
     _level: Float64
     _height: Float64
@@ -216,6 +217,10 @@ class Belief:
     def within(self, z_um: float, half_um: float) -> float:
         """Probability that focus lies within ``half_um`` of ``z_um``."""
         return float(self.chance[np.abs(self.z_um - z_um) <= half_um].sum())
+
+    def within_by_score(self, z_um: float, half_um: float) -> float:
+        """The same by the score alone, without what the referee says of the place."""
+        return float(self._by_score[np.abs(self.z_um - z_um) <= half_um].sum())
 
     def beyond(self, low_um: float, high_um: float) -> tuple[float, float]:
         """Probabilities that focus lies below ``low_um`` and above ``high_um``."""
@@ -276,14 +281,17 @@ def believe(curve: Sequence[Reading], settings: SearchSettings, expected: Expect
     coarse_um = _planes(settings)
     coarse = _weighed(coarse_um, at_um, score, settings, expected)
     fine_um = _finer(coarse_um, coarse._top_um(), settings)
-    return _pinpointed(_weighed(fine_um, at_um, score, settings, expected), used)
+    fine = _weighed(fine_um, at_um, score, settings, expected)
+    # Measured for scores of absolute meaning only.
+    return _pinpointed(fine, used) if settings.absolute else fine
 
 
 def _pinpointed(belief: Belief, curve: Sequence[Reading]) -> Belief:
-    """The same, with what the referee says of the place; of whether it is the right peak, nothing.
+    """The same, with what the referee says of the place.
 
-    What the planes around it hold together stays, so that the referee can move a peak but neither
-    make nor end one.
+    What the planes around the peak hold together stays: the referee can move a peak, but neither
+    make nor end one. It can gather within one depth of field what was spread over three; so a lock
+    asks what the score alone holds, too.
     """
     best_um, dof_um = belief.best_um, belief._dof_um
     near = np.abs(belief.z_um - best_um) <= FINE_REACH_DOF * dof_um
@@ -317,11 +325,13 @@ def _weighed(
     top = np.unravel_index(int(np.argmax(by_shape)), by_shape.shape)
     residual = score - level[top] - height[top] * shape[top[0], :, top[1]]
     misfit = float(np.sqrt(np.mean(residual**2))) if residual.size else 0.0
+    by_score = by_shape.sum(axis=0)
     return Belief(
         z_um=z_um,
-        chance=by_shape.sum(axis=0),
+        chance=by_score,
         nothing=1 - float(somewhere),
         misfit=misfit / float(expected.noise.max()),
+        _by_score=by_score,
         _by_shape=by_shape,
         _level=level,
         _height=height,

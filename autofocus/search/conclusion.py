@@ -110,6 +110,9 @@ def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> Sear
     held = belief.within(final.z_um, settings.dof_um / 2)
     if belief.misfit > REFUTED or held < wanted:
         return None
+    # The referee may make a run surer, but not sure.
+    if belief.within_by_score(final.z_um, settings.dof_um / 2) < min(wanted, SURE):
+        return None
     if open_side(run, final.z_um, final.score, belief):
         return None
     if run.best().score - final.score > MARGIN * float(expected.noise.max()):

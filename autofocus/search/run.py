@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from autofocus.search import known_score, trust
 from autofocus.search.belief import absolute_score, believe
-from autofocus.search.evidence import Background, background, best_reading, is_stale, rivals
+from autofocus.search.evidence import (
+    Background,
+    background,
+    best_reading,
+    distinct,
+    is_stale,
+    rivals,
+)
 from autofocus.search.grid import (
     clear_um,
     coarse_step_um,
@@ -315,12 +322,32 @@ class Run:
         return None
 
     def _is_noise(self) -> bool:
-        # Where a score means focus by itself, no other planes need be there to say so.
-        if self.settings.absolute and self.best().score >= self.evident_score(self.best().z_um):
+        if self._is_evident():
             return False
         limit = PROVEN if self.fresh else WORTH_A_LOOK
         enough = bool(self.fresh) or len(self.curve) >= FEW
         return enough and self.background().chance > limit
+
+    def _is_evident(self) -> bool:
+        """Whether the best score means focus by itself, and the referee sees it there too.
+
+        Then no other planes need be there to say so.
+        """
+        best = self.best()
+        means_focus = best.score >= self.evident_score(best.z_um)
+        return self.settings.absolute and means_focus and self._is_seen_by_referee(best)
+
+    def _is_seen_by_referee(self, best: Reading) -> bool:
+        seen = [reading for reading in self.curve if reading.referee is not None]
+        sharpest = max(seen, key=lambda reading: reading.referee or 0.0, default=best)
+        return bool(seen) and abs(sharpest.z_um - best.z_um) <= self.settings.dof_um / 2
+
+    def _is_one_frame(self) -> bool:
+        """Whether all that stands out is one frame that came back: a plane of a recorded stack."""
+        level = self.background().level
+        half = level + (self.best().score - level) / 2
+        high = [reading for reading in self.curve if reading.score >= half]
+        return len(high) > 1 and len(distinct(high)) == 1
 
     def _rivals(self, share: float) -> tuple[Reading, ...]:
         return rivals(
@@ -382,6 +409,9 @@ class Run:
         error = back.noise * (1 / len(fresh) + 1 / max(3, len(self.curve) - len(fresh))) ** 0.5
         if excess < PROOF * error:
             return self.flat("readings around the best do not confirm it")
+        best = self.best()
+        if self._is_one_frame() and best.referee is not None and not self._is_seen_by_referee(best):
+            return self.flat("one frame stands out, which proves nothing anew when it comes back")
         if self.settings.absolute and self.best().score < known_score.LEAST_SCORE:
             return self.flat(
                 f"the best score, {self.best().score:.2f}, is below {known_score.LEAST_SCORE}: "

@@ -63,12 +63,15 @@ def believed_sigma_um(
     Parameters
     ----------
     shares : Shares
+        Of a calibrated rig, or of any other.
     score : float
         Of the frame at the peak that is answered.
     sigma_um : float
         Standard deviation of the belief.
     moved_um : float
         By how much the belief has moved away from that frame since.
+    dof_um : float
+        Depth of field.
     """
     return math.hypot(
         shares.believed * sigma_um,

@@ -131,7 +131,7 @@ class ReadingBody(Request):
     score: float
     """Focus score; higher is sharper."""
     referee: float | None = None
-    """A classical measure of the same frame."""
+    """A classical measure of the same frame; without it the place is less exact."""
     defocus_dof: float | None = None
     """Estimated distance to the in-focus plane in depths of field, without sign."""
     dark: bool = False

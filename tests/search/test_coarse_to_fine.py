@@ -118,6 +118,20 @@ def test_a_frame_that_was_sharper_by_chance_is_left_again():
     assert [each.purpose for each in passes[-3:]] == [Purpose.CONFIRM] * 3
 
 
+def test_a_belief_that_moves_after_its_confirmation_is_followed():
+    bell = curve(4.0, width_um=2.4, height=0.8, base=0.05)
+
+    def read(z, i):
+        # The coarse reading at 4.41 um was too high, which the frame at the peak brings out.
+        score = 0.9 if abs(z - 4.41) < 0.01 else bell(z, i).score
+        return Reading(z, score, fingerprint=f"{z} {i}", referee=score)
+
+    result, visited, passes = drive(settings_for(absolute=True), read)
+    assert result.locked, result.reason
+    assert [each.purpose for each in passes[-2:]] == [Purpose.CONFIRM] * 2
+    assert 0.1 < abs(visited[-1] - visited[-2]) < settings_for().tolerance_um
+
+
 def test_a_peak_that_the_fit_misses_is_read_again_where_it_was_best():
     hill, tip = curve(0.0, width_um=5.0, height=0.6), curve(2.0, width_um=0.5, height=0.4)
 

@@ -87,6 +87,27 @@ def test_a_score_that_means_focus_needs_no_background_to_stand_out_of(name):
         assert result.z_um == 0.0
 
 
+@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
+@pytest.mark.parametrize("seed", range(6))
+def test_one_odd_plane_of_an_empty_recorded_stack_is_no_focus(name, seed):
+    """Read again it is the same frame, so only the referee can speak against it."""
+    rng = np.random.default_rng(seed)
+    planes = np.arange(-12.0, 13.0, 3.0)
+    scores, measures = rng.normal(0.13, 0.04, planes.size), rng.normal(1.0, 0.05, planes.size)
+    scores[3], measures[5] = 0.68, 1.3
+
+    def read(z, i):
+        nearest = int(np.argmin(np.abs(planes - z)))
+        at_um = float(planes[nearest])
+        return Reading(
+            at_um, float(scores[nearest]), fingerprint=f"{at_um}", referee=float(measures[nearest])
+        )
+
+    ends = {"z_min_um": -12.0, "z_max_um": 12.0, "range_um": 24.0}
+    result, _, _ = drive(name, known(start_z_um=9.0, **ends), read)
+    assert not result.locked, result.reason
+
+
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 @pytest.mark.parametrize("expected", [None, Expectation(-5.0, 1.0)])
 def test_a_few_sharp_things_on_another_plane_are_no_focus(name, expected):
