@@ -63,7 +63,10 @@ def _next(belief: Belief, run: Run, sure: float) -> float | None:
         return _most_telling(belief, run)
     if belief.nothing > CONVINCED or max(belief.beyond(*bounds(run))) > CONVINCED:
         return None
-    if belief.within(belief.best_um, run.settings.dof_um / 2) < sure:
+    half_um = run.settings.dof_um / 2
+    # What the referee adds locks nothing by itself, so it does not end the looking either.
+    held = belief.within(belief.best_um, half_um), belief.within_by_score(belief.best_um, half_um)
+    if min(held) < sure:
         return _most_telling(belief, run)
     return _flank(belief, run)
 
