@@ -339,12 +339,19 @@ class Run:
 
     def _is_seen_by_referee(self, best: Reading) -> bool:
         seen = [reading for reading in self.curve if reading.referee is not None]
-        sharpest = max(seen, key=lambda reading: reading.referee or 0.0, default=best)
-        return bool(seen) and abs(sharpest.z_um - best.z_um) <= self.settings.dof_um / 2
+        if not seen:
+            return False
+        sharpest = max(seen, key=lambda reading: reading.referee or 0.0)
+        return abs(sharpest.z_um - best.z_um) <= self.settings.dof_um / 2
 
-    def _is_one_frame(self) -> bool:
-        """Whether all that stands out is one frame that came back: a plane of a recorded stack."""
-        level = self.background().level
+    def _is_one_frame(self, level: float) -> bool:
+        """Whether all that stands out is one frame that came back: a plane of a recorded stack.
+
+        Parameters
+        ----------
+        level : float
+            Of the background.
+        """
         half = level + (self.best().score - level) / 2
         high = [reading for reading in self.curve if reading.score >= half]
         return len(high) > 1 and len(distinct(high)) == 1
@@ -410,11 +417,12 @@ class Run:
         if excess < PROOF * error:
             return self.flat("readings around the best do not confirm it")
         best = self.best()
-        if self._is_one_frame() and best.referee is not None and not self._is_seen_by_referee(best):
+        unseen = best.referee is not None and not self._is_seen_by_referee(best)
+        if unseen and self._is_one_frame(back.level):
             return self.flat("one frame stands out, which proves nothing anew when it comes back")
-        if self.settings.absolute and self.best().score < known_score.LEAST_SCORE:
+        if self.settings.absolute and best.score < known_score.LEAST_SCORE:
             return self.flat(
-                f"the best score, {self.best().score:.2f}, is below {known_score.LEAST_SCORE}: "
+                f"the best score, {best.score:.2f}, is below {known_score.LEAST_SCORE}: "
                 "nothing in the range is in focus"
             )
         return None
