@@ -39,8 +39,8 @@ def worst_case_exposures(settings: SearchSettings) -> int:
     extension = extension_count(settings)
     humps = MOST_HUMPS * most_exposures(MOST_LOOKS) if settings.absolute else 0
     # Two candidates may be narrowed, one of them twice, and the peak confirmed; all of it once more
-    # for the referee.
-    judged = (3 * 4 * narrowings(settings) + MOST_CONFIRMATIONS) * (2 if settings.absolute else 1)
+    # for the referee, and for the score where that has led to a higher one.
+    judged = (3 * 4 * narrowings(settings) + MOST_CONFIRMATIONS) * (3 if settings.absolute else 1)
     return 1 + coarse + humps + settings.max_extensions * extension + judged
 
 
@@ -85,9 +85,13 @@ def whole_range(run: Run) -> Search:
     result = yield from _narrowed(run)
     if result.verdict not in DOUBTFUL or not can_hear_the_referee(run):
         return result
-    watched = referee_run(run)
+    before, watched = run.best(), referee_run(run)
     second = yield from _narrowed(watched)
-    return as_second_opinion(second, run, watched) if is_beyond_doubt(second, watched) else result
+    if is_beyond_doubt(second, watched):
+        return as_second_opinion(second, run, watched)
+    # Where the referee has led to a higher score, the score is heard once more.
+    run.curve.extend(watched.told)
+    return result if run.best() is before else (yield from _narrowed(run))
 
 
 def _narrowed(run: Run) -> Search:

@@ -84,7 +84,8 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
         z_um = inside_bounds(run.settings, belief.best_um)
         yield from run.confirm_at(z_um)
         belief = believe(run.curve, run.settings, expected)
-        if abs(belief.best_um - z_um) <= FOLLOWED * run.settings.tolerance_um:
+        off_um = abs(inside_bounds(run.settings, belief.best_um) - z_um)
+        if off_um <= FOLLOWED * run.settings.tolerance_um:
             break
     if (yield from run.move_to_sharper(belief.top_score - _least_noise(expected))):
         belief = believe(run.curve, run.settings, expected)
@@ -123,10 +124,10 @@ def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> Sear
         return None
     if run.start_is_as_sharp(noise=_least_noise(expected)):
         return None
-    sigma_um = trust.believed_sigma_um(
+    sigma_um = trust.sigma_um(
         trust.UNCALIBRATED if settings.calibrated is None else trust.CALIBRATED,
         score=final.score,
-        sigma_um=belief.sigma_um,
+        own_um=belief.sigma_um,
         moved_um=abs(belief.best_um - final.z_um),
         dof_um=settings.dof_um,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 
-from autofocus.search.grid import clear_um, least_width_um
+from autofocus.search.grid import clear_um, coarse_step_um, least_width_um
 from autofocus.search.protocol import Reading, SearchSettings
 
 # Scales a median absolute deviation to the standard deviation of normal noise.
@@ -30,7 +30,8 @@ class Background:
     Attributes
     ----------
     level : float
-        Median score away from the best reading.
+        Median score away from the best reading, over the range: readings that stand close together
+        count for no more of it than a lone one does.
     noise : float
         Standard deviation of one score: its scatter about the peak that fits best, or about the
         line through its neighbours, whichever is smaller.
@@ -52,11 +53,29 @@ def background(curve: Sequence[Reading], settings: SearchSettings) -> Background
     # A short range has no background; its lowest readings stand in for it.
     if away.sum() < 3:
         away = score <= np.sort(score)[max(2, score.size // 2) - 1]
-    level = float(np.median(score[away]))
+    level = _median(score[away], _covered_um(z, settings)[away])
     noise, chance = _about_peaks(z, score, least_width_um(settings))
     noise = min(noise, _about_neighbours(z, score))
     floor = max(RELATIVE_FLOOR * float(np.abs(score).max()), 1e-12)
     return Background(level, max(noise, floor), chance)
+
+
+def _covered_um(z: NDArray[np.float64], settings: SearchSettings) -> NDArray[np.float64]:
+    """How much of the range each reading stands for, um; at most one coarse step."""
+    # A stage that comes back reads another last digit.
+    place = np.round(z / least_width_um(settings)) * least_width_um(settings)
+    at_um, which, count = np.unique(place, return_inverse=True, return_counts=True)
+    if at_um.size < 2:
+        return np.ones_like(z)
+    return np.asarray(np.minimum(np.gradient(at_um), coarse_step_um(settings)) / count)[which]
+
+
+def _median(value: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    """The value below and above which half of the weight lies."""
+    order = np.argsort(value)
+    passed = np.cumsum(weight[order])
+    low, high = np.searchsorted(passed, passed[-1] * np.array([0.5 - 1e-9, 0.5 + 1e-9]))
+    return float(value[order[[low, min(high, value.size - 1)]]].mean())
 
 
 def distinct(curve: Sequence[Reading]) -> list[Reading]:

@@ -14,6 +14,8 @@ from autofocus.search.protocol import Reading
 # moves a flat top about. So the fit is tried on more and more of the peak.
 SHARES = (0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.35)
 FEWEST_POINTS = 5
+# How much higher than the best reading a fitted peak may be: readings miss the top by less.
+MOST_ABOVE = 2.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def fit_peak(curve: Sequence[Reading], *, baseline: float, noise: float) -> Peak
     -------
     Peak or None
         None when the best reading has no lower reading on each side, when too few readings are
-        high enough, or when the fit does not open downwards inside its bracket.
+        high enough, or when the fit does not open downwards inside its bracket or rises far above
+        every reading.
     """
     ordered = sorted(curve, key=lambda reading: reading.z_um)
     z = np.array([reading.z_um for reading in ordered])
@@ -131,6 +134,9 @@ def _fit(
     vertex = -slope / (2 * curvature)
     if not u.min() <= vertex <= u.max():
         return None
+    log_peak_share = float(offset + slope * vertex / 2)
+    if log_peak_share > np.log(MOST_ABOVE):
+        return None
     residual = share * (np.log(share) - design @ (offset, slope, curvature))
     # Few readings may lie on a curve by chance: 2.5 times the scatter for five, 1.1 for eleven.
     freedom = max(1, len(z) - 3)
@@ -138,11 +144,10 @@ def _fit(
     variance = few**2 * max(float(residual @ residual) / freedom, 1e-8)
     gradient = np.array([0.0, -1 / (2 * curvature), slope / (2 * curvature**2)])
     sigma_um = float(np.sqrt(variance * gradient @ inverse @ gradient)) * scale_um
-    peak_share = float(np.exp(offset + slope * vertex / 2))
     half_width = np.sqrt(np.log(2) / -curvature)
     return Peak(
         z_um=float(best_z + vertex * scale_um),
         sigma_um=sigma_um,
-        score=baseline + top * peak_share,
+        score=baseline + top * float(np.exp(log_peak_share)),
         width_um=2 * float(half_width) * scale_um,
     )

@@ -465,7 +465,11 @@ class Run:
         return self._without_witness() or self.locked(back)
 
     def _without_witness(self) -> SearchResult | None:
-        """``ambiguous`` where the score alone is too low to tell focus from a hump beside it."""
+        """``ambiguous`` where the score alone is too low to tell focus from a hump beside it.
+
+        Unless the referee sees its peak within half a depth of field: so it did in 169 of 175 such
+        locks (seeds from 3 800 000 and from 5 000 000); four of the other six were farther off.
+        """
         assert self.final is not None
         least = self.evident_score(self.final.z_um)
         if not self.settings.absolute or self.final.score >= least:
@@ -478,7 +482,8 @@ class Run:
                 z_um=self.final.z_um,
             )
         candidate = self.result(Verdict.LOCKED, "", z_um=self.final.z_um)
-        if referee_peak(self.curve, self.settings, candidate).agrees:
+        seen_um = referee_peak(self.curve, self.settings, candidate).z_um
+        if seen_um is not None and abs(seen_um - self.final.z_um) <= self.settings.dof_um / 2:
             return None
         return self.refuse(
             Verdict.AMBIGUOUS,
@@ -493,8 +498,13 @@ class Run:
         peak, dof_um = self.peak(), self.settings.dof_um
         sigma_um = dof_um / 2
         if peak is not None:
-            moved_um = abs(peak.z_um - self.final.z_um)
-            sigma_um = trust.fitted_sigma_um(peak.sigma_um, moved_um=moved_um, dof_um=dof_um)
+            sigma_um = trust.sigma_um(
+                trust.FITTED if self.settings.absolute else trust.FITTED_ANYHOW,
+                score=self.final.score,
+                own_um=peak.sigma_um,
+                moved_um=abs(peak.z_um - self.final.z_um),
+                dof_um=dof_um,
+            )
         strength = (self.final.score - back.level) / back.noise
         return self.result(
             Verdict.LOCKED,

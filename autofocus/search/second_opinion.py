@@ -47,8 +47,8 @@ def as_second_opinion(result: SearchResult, run: Run, watched: Run) -> SearchRes
     final = watched.told[-1].score
     return replace(
         result,
-        reason=f"{result.reason}; by the referee: the score stays below "
-        f"{known_score.EVIDENT_SCORE} everywhere",
+        reason=f"{result.reason}; by the referee: no frame of the range had scored "
+        f"{known_score.EVIDENT_SCORE}",
         score=final,
         confidence=result.confidence * trust.REFEREE / trust.WHOLE_RANGE,
         start_score=run.curve[0].score,

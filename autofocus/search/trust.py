@@ -1,8 +1,9 @@
 """How sure an answer is: its uncertainty and its confidence, as tuning runs have borne them out.
 
-The shares of a believed peak were fitted to 807 simulated locks (seeds 3 800 000 and up, faults
-included), the others chosen by what tuning runs on seeds 3 000 000 to 3 999 999 showed; how well
-all of them hold on other seeds is in `docs/benchmarks/search.md`.
+The shares of a peak were fitted to 2535 simulated locks (seeds from 3 800 000 and from 5 000 000,
+faults included), but for those of a score without absolute meaning; the others were chosen by what
+tuning runs on seeds 3 000 000 to 3 999 999 showed. How well all of them hold on other seeds is in
+`docs/benchmarks/search.md`.
 """
 
 from __future__ import annotations
@@ -13,35 +14,35 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shares:
-    """What the uncertainty of a believed peak is made of, added in squares.
+    """What the uncertainty of a peak is made of, added in squares.
 
     Attributes
     ----------
-    believed : float
-        Share of the belief's own standard deviation.
+    own : float
+        Share of the standard deviation that the belief or the fit has by itself.
     moved : float
-        Share of how far the belief moved after the last frame.
+        Share of how far the peak lies from the frame that is answered.
     unsharp : float
-        Share of what the frame at the peak lacks of a score of `SHARP`, in depths of field: a
-        specimen that is tilted or thick is nowhere sharp as a whole.
+        Share of what that frame lacks of a score of `SHARP`, in depths of field: a specimen that is
+        tilted or thick is nowhere sharp as a whole.
     unknown_dof : float
         What no reading can know of the specimen.
     """
 
-    believed: float
+    own: float
     moved: float
     unsharp: float
     unknown_dof: float
 
 
-# What a sharp frame scores is another on every rig, and a calibration knows it.
-CALIBRATED = Shares(believed=0.5, moved=0.9, unsharp=0.0, unknown_dof=0.015)
-UNCALIBRATED = Shares(believed=0.7, moved=0.9, unsharp=0.3, unknown_dof=0.02)
+# Believed after few readings. What a sharp frame scores is another on every rig, and a calibration
+# knows it.
+CALIBRATED = Shares(own=0.475, moved=1.4, unsharp=0.0, unknown_dof=0.01)
+UNCALIBRATED = Shares(own=0.65, moved=0.6, unsharp=0.25, unknown_dof=0.015)
+# Fitted to many; where the score has an absolute meaning, and where it has none.
+FITTED = Shares(own=0.5, moved=0.6, unsharp=0.25, unknown_dof=0.02)
+FITTED_ANYHOW = Shares(own=0.65, moved=0.6, unsharp=0.0, unknown_dof=0.04)
 SHARP = 0.95
-# Of the scatter about a fitted peak, as a share, and what no fit can know of the specimen.
-FIT_SHARE = 0.65
-FIT_MOVED = 0.6
-UNFITTED_DOF = 0.04
 # Share of locks that are on the right peak at all: judged by what the score is known to be, by the
 # whole range, and by the referee where the score does not know the specimen.
 KNOWN_SCORE = 0.99
@@ -55,43 +56,30 @@ AT_AN_END = 0.04
 UNPROVEN = 0.6
 
 
-def believed_sigma_um(
-    shares: Shares, *, score: float, sigma_um: float, moved_um: float, dof_um: float
+def sigma_um(
+    shares: Shares, *, score: float, own_um: float, moved_um: float, dof_um: float
 ) -> float:
-    """Standard deviation of a peak that was concluded from few readings.
+    """Standard deviation of the position of a peak.
 
     Parameters
     ----------
     shares : Shares
-        Of a calibrated rig, or of any other.
+        Of its kind.
     score : float
-        Of the frame at the peak that is answered.
-    sigma_um : float
-        Standard deviation of the belief.
+        Of the frame that is answered.
+    own_um : float
+        Standard deviation of the belief or the fit.
     moved_um : float
-        By how much the belief has moved away from that frame since.
+        How far the peak lies from that frame.
     dof_um : float
         Depth of field.
     """
     return math.hypot(
-        shares.believed * sigma_um,
+        shares.own * own_um,
         shares.moved * moved_um,
         shares.unsharp * max(SHARP - score, 0.0) * dof_um,
         shares.unknown_dof * dof_um,
     )
-
-
-def fitted_sigma_um(sigma_um: float, *, moved_um: float, dof_um: float) -> float:
-    """Standard deviation of a fitted peak, with what no fit can know of the specimen.
-
-    Parameters
-    ----------
-    sigma_um : float
-        Of the fit.
-    moved_um : float
-        How far from the fit the run ended.
-    """
-    return math.hypot(FIT_SHARE * sigma_um, FIT_MOVED * moved_um, UNFITTED_DOF * dof_um)
 
 
 def confidence(sigma_um: float, *, share: float, dof_um: float) -> float:

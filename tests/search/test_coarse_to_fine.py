@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autofocus.search.coarse_to_fine import worst_case_exposures
-from autofocus.search.evidence import distinct
+from autofocus.search.evidence import background, distinct
 from autofocus.search.grid import coarse_positions, extension_positions, fine_positions
 from autofocus.search.peak import fit_peak
 from autofocus.search.protocol import Purpose, Reading, SearchResult, Verdict
@@ -386,6 +386,28 @@ def test_fit_finds_a_gaussian_exactly():
     assert peak.z_um == pytest.approx(0.37, abs=1e-6)
     assert peak.score == pytest.approx(2.0, abs=1e-6)
     assert peak.width_um == pytest.approx(2 * math.sqrt(4 * math.log(2)), rel=1e-6)
+
+
+def test_a_fit_that_rises_far_above_every_reading_is_none():
+    # Two lone readings beside the best one, which came back low: exp(6 000) by the parabola.
+    at_um = (-0.38, -0.38, 0.0, 0.0, 2.4e-4)
+    score = (0.123, 0.077, 0.95, 0.1, 0.136)
+    readings = [Reading(a, b) for a, b in zip(at_um, score, strict=True)]
+    assert fit_peak(readings, baseline=0.12, noise=0.02) is None
+
+
+def test_readings_close_together_do_not_lift_the_background():
+    """As in thick tissue, where most of a long run stands within a few layers of the best."""
+    peak = curve(0.0, width_um=1.0, height=0.6, base=0.05)
+    shoulder = np.linspace(-6.0, 6.0, 25)
+
+    def score(z):
+        return max(peak(z, 0).score, 0.45 if abs(z) <= 6 else 0.0)
+
+    positions = [*np.linspace(-24.0, 24.0, 17), *shoulder]
+    back = background([Reading(z, score(z)) for z in positions], settings_for())
+    assert np.median([score(z) for z in positions if abs(z) > 3.0]) == 0.45
+    assert back.level == pytest.approx(0.05, abs=0.01)
 
 
 def test_fit_uncertainty_covers_the_scatter():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from autofocus.search.protocol import (
     Expectation,
     FocusCurve,
+    Purpose,
     Reading,
     Verdict,
 )
@@ -193,6 +194,46 @@ def test_a_low_score_locks_where_the_referee_agrees(name):
     result, _, _ = drive(name, known(), read)
     assert result.locked, result.reason
     assert abs(result.z_um + 11.0) <= 0.5
+
+
+@pytest.mark.parametrize("focus_um", np.linspace(-19.0, 19.0, 20))
+@pytest.mark.parametrize("noise", [0.03, 0.09])
+def test_the_score_hears_what_the_referee_found_unless_that_is_beyond_doubt(focus_um, noise):
+    """In the 18 readings over the range the score sees nothing."""
+    empty, narrow = absolute_curve(0.0, height=0.0), absolute_curve(focus_um, width_um=1.0)
+    referee = absolute_curve(focus_um, width_um=1.5, height=1.0, level=0.5, noise=noise, seed=1)
+
+    def read(z, i):
+        reading = (empty if i < 18 else narrow)(z, i)
+        return Reading(z, reading.score, referee(z, i).score, fingerprint=reading.fingerprint)
+
+    result, _, _ = drive("coarse_to_fine", known(), read)
+    assert result.locked, result.reason
+    assert abs(result.z_um - focus_um) <= 0.25
+    by_referee = result.reason.endswith("by the referee: no frame of the range had scored 0.6")
+    assert by_referee == (noise < 0.05)
+
+
+@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
+def test_an_end_of_what_may_be_visited_is_not_confirmed_again_and_again(name):
+    beyond = absolute_curve(10.3, width_um=2.4, noise=0.005)
+    result, _, passes = drive(name, known(start_z_um=5.0, z_max_um=10.0), beyond)
+    assert result.verdict is Verdict.EDGE, result.reason
+    confirmed = [step.z_um for step in passes if step.purpose is Purpose.CONFIRM]
+    # Once when it is clear enough and once when it is sure enough.
+    assert confirmed == [(10.0,)] * 2
+
+
+def test_a_referee_that_sees_another_plane_is_no_witness_of_a_low_score():
+    """The sharp plane is a depth of field beside the top of a low hump."""
+    hump, sharp = absolute_curve(5.3, width_um=1.5, height=0.3), absolute_curve(4.4, width_um=0.3)
+
+    def read(z, i):
+        return Reading(z, hump(z, i).score, sharp(z, i).score ** 2, fingerprint=f"{z}/{i}")
+
+    result, readings, _ = drive("coarse_to_fine", known(), read)
+    assert max(reading.score for reading in readings) < 0.6
+    assert result.z_um is None or not result.locked or abs(result.z_um - 4.4) <= 0.5
 
 
 @pytest.mark.parametrize("name", FEW)

@@ -107,11 +107,15 @@ def test_one_sided_readings_are_trusted_less():
 
 def test_a_peak_that_is_nowhere_sharp_as_a_whole_is_known_less_well():
     def sigma(score, shares):
-        return trust.believed_sigma_um(shares, score=score, sigma_um=0.1, moved_um=0.0, dof_um=2.0)
+        return trust.sigma_um(shares, score=score, own_um=0.1, moved_um=0.0, dof_um=2.0)
 
-    sharp, tilted = sigma(0.97, trust.UNCALIBRATED), sigma(0.65, trust.UNCALIBRATED)
-    assert tilted == pytest.approx(math.hypot(sharp, 0.3 * 0.3 * 2.0))
-    assert sigma(0.97, trust.CALIBRATED) == sigma(0.65, trust.CALIBRATED)
+    for shares in (trust.UNCALIBRATED, trust.FITTED):
+        sharp, tilted = sigma(0.97, shares), sigma(0.65, shares)
+        assert tilted == pytest.approx(math.hypot(sharp, shares.unsharp * 0.3 * 2.0))
+        assert tilted > 1.5 * sharp
+    # Where the score has another scale on every specimen, or a calibration knows what is sharp.
+    for shares in (trust.CALIBRATED, trust.FITTED_ANYHOW):
+        assert sigma(0.97, shares) == sigma(0.65, shares)
 
 
 def test_confidence_is_the_share_of_a_normal_distribution_within_half_a_depth_of_field():
