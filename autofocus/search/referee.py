@@ -11,6 +11,8 @@ from autofocus.search.protocol import Reading, SearchResult, SearchSettings
 
 # Chance of noise looking as much like a peak, above which the referee has no opinion.
 SURE = 1e-3
+# Noises that its peak must stand above the background: a curve that dips has a highest point too.
+STANDS_OUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def referee_peak(
     ends = (min(r.z_um for r in watched), max(r.z_um for r in watched))
     # A curve that is highest at an end has its peak somewhere else.
     if back.chance > SURE or best.z_um in ends:
+        return Opinion()
+    if best.score - back.level < STANDS_OUT * back.noise:
         return Opinion()
     peak = fit_peak(watched, baseline=back.level, noise=back.noise)
     z_um = peak.z_um if peak else best.z_um

@@ -465,7 +465,7 @@ class Run:
         return self._without_witness() or self.locked(back)
 
     def _without_witness(self) -> SearchResult | None:
-        """``ambiguous`` where the score alone is too low to tell focus from a hump beside it.
+        """A refusal where the score alone is too low to tell focus from a hump beside it.
 
         Unless the referee sees its peak within half a depth of field: so it did in 169 of 175 such
         locks (seeds from 3 800 000 and from 5 000 000); four of the other six were farther off.
@@ -474,6 +474,8 @@ class Run:
         least = self.evident_score(self.final.z_um)
         if not self.settings.absolute or self.final.score >= least:
             return None
+        if self.final.score < known_score.LEAST_SCORE:
+            return self.flat(f"measured again, {self.final.score:.2f} is no score of focus")
         if least > known_score.EVIDENT_SCORE:
             return self.refuse(
                 Verdict.AMBIGUOUS,

@@ -236,6 +236,21 @@ def test_a_referee_that_sees_another_plane_is_no_witness_of_a_low_score():
     assert result.z_um is None or not result.locked or abs(result.z_um - 4.4) <= 0.5
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_referee_whose_curve_dips_is_no_witness(seed):
+    """As far from focus, where nuclei are a haze: the highest of noise beside a dip is no peak."""
+    haze = absolute_curve(-9.0, width_um=6.0, height=0.22, level=0.05, noise=0.03, seed=seed)
+    noise = absolute_curve(0.0, height=0.0, level=0.0, noise=0.05, seed=seed + 100)
+
+    def read(z, i):
+        dip = 0.6 / (1 + ((z - 21.0) / 3.0) ** 4)
+        return Reading(z, haze(z, i).score, noise(z, i).score - dip, fingerprint=f"{z}/{i}")
+
+    for name in ("predictive", "coarse_to_fine"):
+        result, _, _ = drive(name, known(), read)
+        assert not result.locked, result.reason
+
+
 @pytest.mark.parametrize("name", FEW)
 def test_a_sharper_start_is_not_given_up(name):
     """The start scores what the peak found later does not reach."""
