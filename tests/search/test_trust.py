@@ -51,7 +51,7 @@ def test_confidence_and_uncertainty_come_true(name):
     assert np.mean(np.array(ratio) <= 1.96) >= 0.88
 
 
-def test_a_calibrated_rig_can_be_surer_than_any_other():
+def test_a_calibrated_rig_is_surer():
     alone, told = [], []
     for seed in range(8):
         read, focus_um = specimen(seed, focus_um=4.0)
@@ -64,7 +64,8 @@ def test_a_calibrated_rig_can_be_surer_than_any_other():
                 found.append(result.z_uncertainty_um)
     assert len(alone) >= 6
     assert len(told) >= 6
-    assert min(told) < min(alone)
+    # In the middle: one of the others reads the whole range, and is the surest of all by that.
+    assert np.median(told) < np.median(alone)
 
 
 def concluded(seed, wanted):
