@@ -63,7 +63,8 @@ def background(curve: Sequence[Reading], settings: SearchSettings) -> Background
 def _covered_um(z: NDArray[np.float64], settings: SearchSettings) -> NDArray[np.float64]:
     """How much of the range each reading stands for, um; at most one coarse step."""
     # A stage that comes back reads another last digit.
-    place = np.round(z / least_width_um(settings)) * least_width_um(settings)
+    grain_um = least_width_um(settings)
+    place = np.round(z / grain_um) * grain_um
     at_um, which, count = np.unique(place, return_inverse=True, return_counts=True)
     if at_um.size < 2:
         return np.ones_like(z)
@@ -75,7 +76,7 @@ def _median(value: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
     order = np.argsort(value)
     passed = np.cumsum(weight[order])
     low, high = np.searchsorted(passed, passed[-1] * np.array([0.5 - 1e-9, 0.5 + 1e-9]))
-    return float(value[order[[low, min(high, value.size - 1)]]].mean())
+    return float(value[order[[low, high]]].mean())
 
 
 def distinct(curve: Sequence[Reading]) -> list[Reading]:

@@ -54,21 +54,26 @@ def referee_peak(
     outcome : SearchResult
         What the search answered.
     """
+    z_um = referee_z_um(curve, settings)
+    if z_um is None or outcome.z_um is None:
+        return Opinion(z_um)
+    return Opinion(z_um, abs(z_um - outcome.z_um) <= settings.dof_um)
+
+
+def referee_z_um(curve: Sequence[Reading], settings: SearchSettings) -> float | None:
+    """Where the referee's curve has its peak, um; None where none stands out of its noise."""
     watched = [
         replace(reading, score=reading.referee) for reading in curve if reading.referee is not None
     ]
     if len(watched) < 5:
-        return Opinion()
+        return None
     best = best_reading(watched)
     back = background(watched, settings)
     ends = (min(r.z_um for r in watched), max(r.z_um for r in watched))
     # A curve that is highest at an end has its peak somewhere else.
     if back.chance > SURE or best.z_um in ends:
-        return Opinion()
+        return None
     if best.score - back.level < STANDS_OUT * back.noise:
-        return Opinion()
+        return None
     peak = fit_peak(watched, baseline=back.level, noise=back.noise)
-    z_um = peak.z_um if peak else best.z_um
-    if outcome.z_um is None:
-        return Opinion(z_um)
-    return Opinion(z_um, abs(z_um - outcome.z_um) <= settings.dof_um)
+    return peak.z_um if peak else best.z_um

@@ -37,7 +37,7 @@ from autofocus.search.protocol import (
     SearchSettings,
     Verdict,
 )
-from autofocus.search.referee import referee_peak
+from autofocus.search.referee import referee_z_um
 
 # Chance that noise alone looks as much like a peak: what passes the first after the coarse pass is
 # looked at again, what passes the second with the fine readings is believed.
@@ -483,8 +483,7 @@ class Run:
                 "and part of the range was not read",
                 z_um=self.final.z_um,
             )
-        candidate = self.result(Verdict.LOCKED, "", z_um=self.final.z_um)
-        seen_um = referee_peak(self.curve, self.settings, candidate).z_um
+        seen_um = referee_z_um(self.curve, self.settings)
         if seen_um is not None and abs(seen_um - self.final.z_um) <= self.settings.dof_um / 2:
             return None
         return self.refuse(
