@@ -145,6 +145,8 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
 DEFAULT_MEASURE = "vollath_f4"
 """Why this one: docs/benchmarks/classical.md."""
 
+_REFEREE_BINNING = 3
+
 _BACKGROUND_SHARE = 0.75
 
 
@@ -156,6 +158,8 @@ class ClassicalScorer:
     ----------
     measure : str
         A key of `MEASURES`.
+    binning : int
+        The measure is taken of the means of so many pixels squared: less fine, and less noise.
 
     Raises
     ------
@@ -164,6 +168,7 @@ class ClassicalScorer:
     """
 
     measure: str = DEFAULT_MEASURE
+    binning: int = 1
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
@@ -174,8 +179,9 @@ class ClassicalScorer:
 
     @property
     def name(self) -> str:
-        """Name of the measure."""
-        return self.measure
+        """Name of the measure, and of what it is taken where that is not the frame itself."""
+        n = self.binning
+        return self.measure if n == 1 else f"{self.measure} of {n} x {n} px"
 
     @property
     def head(self) -> None:
@@ -201,17 +207,31 @@ class ClassicalScorer:
         """Score one grey frame; see `models.scorer.Scorer.score`."""
         stats = inspect(image, bit_depth=bit_depth)
         return FrameScore(
-            score=MEASURES[self.measure](as_grey_float(image)),
+            score=MEASURES[self.measure](_binned(as_grey_float(image), self.binning)),
             dark=stats.dark,
             saturated=stats.saturated,
             fingerprint=stats.fingerprint,
         )
 
 
+def referee() -> ClassicalScorer:
+    """Whoever watches a learned score: docs/decisions/0018-a-referee-that-sees-in-the-dark.md."""
+    return ClassicalScorer(DEFAULT_MEASURE, _REFEREE_BINNING)
+
+
 def compare_on_stack(planes: Sequence[NDArray[np.generic]]) -> dict[str, list[float]]:
     """Score every plane of a z-stack with every measure: name -> one score a plane."""
     frames = [as_grey_float(plane) for plane in planes]
     return {name: [measure(frame) for frame in frames] for name, measure in MEASURES.items()}
+
+
+def _binned(image: Float32, n: int) -> Float32:
+    """Means of ``n`` x ``n`` pixels; what is left over at the end of rows and columns is cut."""
+    height, width = (side // n for side in image.shape)
+    if n == 1 or not height or not width:
+        return image
+    whole = image[: height * n, : width * n]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _relative(image: Float32) -> tuple[Float32, float]:

@@ -21,7 +21,7 @@ from models.checkpoints import (
     load_encoders,
     read_encoder_manifest,
 )
-from models.classical import DEFAULT_MEASURE, MEASURES, ClassicalScorer
+from models.classical import MEASURES, ClassicalScorer, referee
 from models.encoders import Layout
 from models.engines import EngineChoice, choose_engine
 from models.ensemble import NAME as ENSEMBLE
@@ -223,15 +223,14 @@ class Registry:
             raise HeadError(f"{folder} was fitted on the {settings.layout} layout")
         extractor = self.load_extractor(name, settings)
         fitted: Head = load_head(folder, extractor=extractor)
-        return ReIQAScorer(extractor, fitted, ClassicalScorer(DEFAULT_MEASURE))
+        return ReIQAScorer(extractor, fitted, referee())
 
     def _load_finetuned(self, name: str, folder: Path) -> FineTunedScorer:
         fitted = load_finetuned(folder)
         # Small networks, like the compact encoders, but their score is the last of the layers.
         engine = replace(choose_engine(self.engine, "compact"), bfloat16=False)
         forward = engine.compile(fitted.network)
-        referee = ClassicalScorer(DEFAULT_MEASURE)
-        return FineTunedScorer(name, fitted.manifest, fitted.usual, forward, referee)
+        return FineTunedScorer(name, fitted.manifest, fitted.usual, forward, referee())
 
     def _finetuned(self) -> dict[str, Path]:
         """Folders of networks by name; one that takes the name of another scorer is left out."""

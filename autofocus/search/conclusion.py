@@ -28,10 +28,8 @@ LIKELY = 0.55
 WORTH_KEEPING = 0.75
 # Probability of "nothing here" or "not in the range" that ends a run.
 CONVINCED = 0.99
-# Standard deviations beyond which a score is none of those that a frame of nothing has.
-UNHEARD_OF = 3.0
 # Share of the tolerance by which a belief may move after the frame at the peak without another.
-FOLLOWED = 0.4
+FOLLOWED = 0.7
 # Noises by which a score must be lower to be surely lower.
 MARGIN = 1.5
 # Residuals, in units of the noise, above which the readings are of no curve that was expected.
@@ -67,10 +65,9 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
     belief = believe(run.curve, run.settings, expected)
     if belief.misfit > REFUTED:
         return None
+    # Of five runs that few readings convinced of an empty field, none was one. The range decides.
     if belief.nothing > CONVINCED:
-        if _is_too_good_for_nothing(run, expected):
-            return None
-        return run.flat(f"there is nothing to focus on, with a probability of {belief.nothing:.3f}")
+        return None
     low_um, high_um = bounds(run)
     below, above = belief.beyond(low_um, high_um)
     if max(below, above) > CONVINCED:
@@ -118,7 +115,7 @@ def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> Sear
         return None
     if run.best().score - final.score > MARGIN * float(expected.noise.max()):
         return None
-    if final.score < _evident_score(run, final.z_um):
+    if final.score < _evident_score(run, final.z_um) or run.far_sharper_elsewhere():
         return None
     if start.score - final.score > float(expected.noise.max()):
         return None
@@ -140,17 +137,6 @@ def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> Sear
         score=final.score,
         confidence=trust.confidence(sigma_um, share=trust.KNOWN_SCORE, dof_um=settings.dof_um),
     )
-
-
-def _is_too_good_for_nothing(run: Run, expected: Expected) -> bool:
-    """Whether a frame of nothing would hardly score as the best one did.
-
-    Then the specimen is one whose score is not as expected, far from focus above all, and only the
-    whole range can tell what it is.
-    """
-    mean, spread = expected.nothing
-    scores = [reading.score for reading in run.curve if not reading.saturated]
-    return max(scores, default=mean) > mean + UNHEARD_OF * spread
 
 
 def _evident_score(run: Run, z_um: float) -> float:

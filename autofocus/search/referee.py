@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from autofocus.search.evidence import background, best_reading
-from autofocus.search.peak import fit_peak
+from autofocus.search.peak import Peak, fit_peak
 from autofocus.search.protocol import Reading, SearchResult, SearchSettings
 
 # Chance of noise looking as much like a peak, above which the referee has no opinion.
@@ -54,14 +54,16 @@ def referee_peak(
     outcome : SearchResult
         What the search answered.
     """
-    z_um = referee_z_um(curve, settings)
-    if z_um is None or outcome.z_um is None:
-        return Opinion(z_um)
-    return Opinion(z_um, abs(z_um - outcome.z_um) <= settings.dof_um)
+    peak = peak_of_referee(curve, settings)
+    if peak is None:
+        return Opinion()
+    if outcome.z_um is None:
+        return Opinion(peak.z_um)
+    return Opinion(peak.z_um, abs(peak.z_um - outcome.z_um) <= settings.dof_um)
 
 
-def referee_z_um(curve: Sequence[Reading], settings: SearchSettings) -> float | None:
-    """Where the referee's curve has its peak, um; None where none stands out of its noise."""
+def peak_of_referee(curve: Sequence[Reading], settings: SearchSettings) -> Peak | None:
+    """The peak of the referee's curve; None where none stands out of its noise."""
     watched = [
         replace(reading, score=reading.referee) for reading in curve if reading.referee is not None
     ]
@@ -76,4 +78,4 @@ def referee_z_um(curve: Sequence[Reading], settings: SearchSettings) -> float | 
     if best.score - back.level < STANDS_OUT * back.noise:
         return None
     peak = fit_peak(watched, baseline=back.level, noise=back.noise)
-    return peak.z_um if peak else best.z_um
+    return peak or Peak(best.z_um, settings.dof_um / 2, best.score, settings.dof_um)

@@ -37,7 +37,7 @@ from autofocus.search.protocol import (
     SearchSettings,
     Verdict,
 )
-from autofocus.search.referee import referee_z_um
+from autofocus.search.referee import peak_of_referee
 
 # Chance that noise alone looks as much like a peak: what passes the first after the coarse pass is
 # looked at again, what passes the second with the fine readings is believed.
@@ -62,6 +62,11 @@ LEAST_MOVE_DOF = 0.1
 EXPECTED_SD = 3.0
 # By how much the referee's measure of equally sharp frames may differ, as a share of it.
 REFEREE_NOISE = 0.1
+# What a frame must score, as a share of the last, to be nearly as sharp; how far away it must be
+# for that to be odd; and how many times higher the referee must be there to contradict.
+ALIKE_SHARE = 0.75
+ELSEWHERE_DOF = 2.0
+FAR_SHARPER = 3.0
 NARROWING = 4.0
 
 Asking = Generator[Pass, tuple[Reading, ...], None]
@@ -162,13 +167,14 @@ class Run:
         return self.frames_refused() or self.judged()
 
     def confirm(self) -> Asking:
-        """Read again at the fitted peak; where the best was read, if that was clearly better.
+        """Read again where the peak is; where the best was read, if that was clearly better.
 
         What made that reading the best may have been chance, or light that has bleached since: if
         the new one is lower than the one at the fit, the run goes back there. Then where a frame
         nearby was sharper by two witnesses, and at the start, if that is near and as sharp.
         """
-        yield from self.confirm_at(self.center_um())
+        place = self.place()
+        yield from self.confirm_at(place.z_um if place else self.best().z_um)
         fitted, best = self.curve[-1], self.best()
         apart = abs(best.z_um - fitted.z_um) > self.settings.tolerance_um
         if apart and best.score - fitted.score > 3 * self.background().noise:
@@ -228,6 +234,20 @@ class Run:
         back = self.background()
         return fit_peak(curve, baseline=back.level, noise=back.noise)
 
+    def place(self) -> Peak | None:
+        """Where the peak is: by the referee, the steeper one, if it sees one beside the score's.
+
+        Of 40 locks after the whole range (seeds from 5 000 000) nine in ten of the score's fits
+        were within 0.09 depths of field, of the referee's within 0.03; of 140 that score less than
+        0.6, 0.18 and 0.06.
+        """
+        peak = self.peak()
+        seen = peak_of_referee(self.curve, self.settings) if self.settings.absolute else None
+        score_um = peak.z_um if peak else self.best().z_um
+        if seen and abs(seen.z_um - score_um) <= NEARBY_DOF * self.settings.dof_um:
+            return seen
+        return peak
+
     def center_um(self, *, near_um: float | None = None) -> float:
         """The fitted peak, or the best reading where no fit holds; always inside the bounds."""
         peak = self.peak(near_um=near_um)
@@ -282,6 +302,27 @@ class Run:
             return False
         apart = abs(start.z_um - final.z_um) > self.settings.tolerance_um
         return apart and start.referee > final.referee
+
+    def far_sharper_elsewhere(self) -> Reading | None:
+        """The frame on another plane that scores nearly as much and is far sharper to the referee.
+
+        A defocused bead is a large disc, on whose crisp edge the score stays high for some depths
+        of field. Of 7600 locks (seeds from 3 800 000, 5 000 000, 6 000 000 and 7 000 000) both on
+        such a disc had one, and two right ones.
+        """
+        final, apart_um = self.final, ELSEWHERE_DOF * self.settings.dof_um
+        assert final is not None
+        if final.referee is None or not self.settings.absolute:
+            return None
+        found = [
+            reading
+            for reading in self.curve
+            if abs(reading.z_um - final.z_um) > apart_um
+            and reading.score >= ALIKE_SHARE * final.score
+            and not reading.saturated
+            and (reading.referee or 0.0) > FAR_SHARPER * max(final.referee, 0.0)
+        ]
+        return max(found, key=lambda reading: reading.referee or 0.0, default=None)
 
     def _sharper_nearby(self, final: Reading, top: float) -> Reading | None:
         """The sharpest frame near the last one by the referee, if the score says so too."""
@@ -462,6 +503,14 @@ class Run:
                 f"reproduce the best reading, {self.best().score:.4g}",
                 z_um=self.final.z_um,
             )
+        elsewhere = self.far_sharper_elsewhere()
+        if elsewhere is not None:
+            return self.refuse(
+                Verdict.AMBIGUOUS,
+                f"the frame at {elsewhere.z_um:.2f} um scores nearly as much as the one at "
+                f"{self.final.z_um:.2f} um, and is far sharper to the referee",
+                z_um=self.final.z_um,
+            )
         return self._without_witness() or self.locked(back)
 
     def _without_witness(self) -> SearchResult | None:
@@ -483,8 +532,8 @@ class Run:
                 "and part of the range was not read",
                 z_um=self.final.z_um,
             )
-        seen_um = referee_z_um(self.curve, self.settings)
-        if seen_um is not None and abs(seen_um - self.final.z_um) <= self.settings.dof_um / 2:
+        seen = peak_of_referee(self.curve, self.settings)
+        if seen and abs(seen.z_um - self.final.z_um) <= self.settings.dof_um / 2:
             return None
         return self.refuse(
             Verdict.AMBIGUOUS,
@@ -496,14 +545,14 @@ class Run:
     def locked(self, back: Background) -> SearchResult:
         """The stage may stay where it was read last."""
         assert self.final is not None
-        peak, dof_um = self.peak(), self.settings.dof_um
+        peak, place, dof_um = self.peak(), self.place(), self.settings.dof_um
         sigma_um = dof_um / 2
-        if peak is not None:
+        if place is not None:
             sigma_um = trust.sigma_um(
                 trust.FITTED if self.settings.absolute else trust.FITTED_ANYHOW,
                 score=self.final.score,
-                own_um=peak.sigma_um,
-                moved_um=abs(peak.z_um - self.final.z_um),
+                own_um=place.sigma_um,
+                moved_um=abs(place.z_um - self.final.z_um),
                 dof_um=dof_um,
             )
         strength = (self.final.score - back.level) / back.noise

@@ -138,6 +138,30 @@ def test_the_default_finds_focus_where_photons_are_few(specimen: Float32) -> Non
         assert DEFOCUS[int(np.argmax(scores))] == 0
 
 
+def test_of_binned_pixels_it_finds_faint_coarse_detail_where_the_pixels_show_only_noise() -> None:
+    rng = np.random.default_rng(4)
+    stain = cv2.GaussianBlur(rng.normal(size=(384, 384)).astype(np.float32), (0, 0), 6)
+    planes = [cv2.GaussianBlur(stain / stain.std(), (0, 0), 1 + 4 * d) for d in DEFOCUS]
+    found = {1: 0, 3: 0}
+    for _ in range(20):
+        frames = [photographed(1000 + 20 * plane, 80, rng) for plane in planes]
+        for n in found:
+            scores = [ClassicalScorer("vollath_f4", binning=n).score(f).score for f in frames]
+            found[n] += DEFOCUS[int(np.argmax(scores))] == 0
+    assert found[3] == 20
+    assert found[1] < 15
+
+
+def test_binned_pixels_are_those_of_a_camera_that_bins() -> None:
+    frame = np.random.default_rng(5).integers(100, 900, (98, 67)).astype(np.uint16)
+    camera = frame[:96, :66].reshape(32, 3, 22, 3).mean(axis=(1, 3)).astype(np.float32)
+    binned = ClassicalScorer("vollath_f4", binning=3)
+    assert binned.name == "vollath_f4 of 3 x 3 px"
+    assert binned.score(frame).score == pytest.approx(MEASURES["vollath_f4"](camera), rel=1e-4)
+    for side in (2, 3, 8):
+        assert math.isfinite(binned.score(frame[:side, :side]).score)
+
+
 @every_measure
 def test_demo_beads_are_sharpest_at_0_although_brighter_elsewhere(
     measure: str, demo_frames: Mapping[float, NDArray[np.uint16]]

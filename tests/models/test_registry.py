@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.checkpoints import load_encoders, save_encoders
-from models.classical import DEFAULT_MEASURE, MEASURES
+from models.classical import DEFAULT_MEASURE, MEASURES, ClassicalScorer
 from models.encoders import CompactEncoder
 from models.errors import CheckpointError, HeadError, UnknownScorer
 from models.head import Label, fit_head, save_head
@@ -73,7 +73,8 @@ def test_a_loaded_scorer_scores_a_frame_and_says_what_it_is(registry):
     assert scorer.absolute
     assert np.isfinite(said.score)
     assert said.defocus_dof >= 0
-    referee = registry.load_scorer(DEFAULT_MEASURE).score(disc(), bit_depth=12)
+    assert scorer.watched_by == f"{DEFAULT_MEASURE} of 3 x 3 px"
+    referee = ClassicalScorer(DEFAULT_MEASURE, binning=3).score(disc(), bit_depth=12)
     assert (said.referee, said.fingerprint) == (referee.score, referee.fingerprint)
     assert (said.dark, said.saturated) == (False, False)
 

@@ -236,6 +236,31 @@ def test_a_referee_that_sees_another_plane_is_no_witness_of_a_low_score():
     assert result.z_um is None or not result.locked or abs(result.z_um - 4.4) <= 0.5
 
 
+@pytest.mark.parametrize("start_um", np.linspace(-24.0, 24.0, 25))
+def test_a_flat_top_is_not_focus_where_the_referee_sees_far_more_elsewhere(start_um):
+    """A bead: the edge of its defocused disc is crisp, and scores as high as the bead itself."""
+
+    def read(z, i):
+        disc = 1 / (1 + abs((z + 3.5) / 5.5) ** 6)
+        noise = absolute_curve(0.0, height=0.0, level=0.0, noise=0.005)(z, i).score
+        sharp = 0.02 / (1 + ((z - 1.2) / 0.5) ** 2) ** 1.5
+        return Reading(z, 0.1 + 0.66 * disc + noise, referee=sharp, fingerprint=f"{z}/{i}")
+
+    for name in ("predictive", "coarse_to_fine"):
+        result, _, _ = drive(name, known(start_z_um=start_um), read)
+        assert not result.locked or abs(result.z_um - 1.2) <= 1.0, (name, result)
+
+
+def test_few_readings_never_say_that_there_is_nothing():
+    """Expected at 0, where all readings go: focus is beyond, and the field is not empty."""
+    puncta = absolute_curve(17.0, width_um=2.0, height=0.75, level=0.15, noise=0.02)
+    expecting = known(expected=Expectation(0.0, 2.5))
+    result, readings, _ = drive("predictive", expecting, puncta)
+    assert result.locked, result.reason
+    assert abs(result.z_um - 17.0) <= 0.5
+    assert len(readings) > 10
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_referee_whose_curve_dips_is_no_witness(seed):
     """As far from focus, where nuclei are a haze: the highest of noise beside a dip is no peak."""
