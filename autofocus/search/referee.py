@@ -12,7 +12,7 @@ from autofocus.search.protocol import Reading, SearchResult, SearchSettings
 # Chance of noise looking as much like a peak, above which the referee has no opinion.
 SURE = 1e-3
 # Noises that its peak must stand above the background: a curve that dips has a highest point too.
-STANDS_OUT = 5.0
+STANDS_OUT = 7.0
 
 
 @dataclass(frozen=True)
