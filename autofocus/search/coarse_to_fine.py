@@ -88,7 +88,7 @@ def whole_range(run: Run) -> Search:
     before, watched = run.best(), referee_run(run)
     second = yield from _narrowed(watched)
     if is_beyond_doubt(second, watched):
-        return as_second_opinion(second, run, watched, instead_of=result)
+        return as_second_opinion(second, run, watched)
     # Where the referee has led to a higher score, the score is heard once more.
     run.curve.extend(watched.told)
     return result if run.best() is before else (yield from _narrowed(run))

@@ -1,8 +1,8 @@
 """How sure an answer is: its uncertainty and its confidence, as tuning runs have borne them out.
 
-The shares of a peak were fitted to 1600 simulated locks (seeds from 3 840 000, faults included), but
-for those of a score without absolute meaning; the others were chosen by what tuning runs on seeds
-3 000 000 to 3 999 999 showed. How well all of them hold on other seeds is in
+The shares of a peak were fitted to 2700 simulated locks (seeds from 3 840 000, faults included),
+but for those of a score without absolute meaning; the others were chosen by what tuning runs on
+seeds 3 000 000 to 3 999 999 showed. How well all of them hold on other seeds is in
 `docs/benchmarks/search.md`.
 """
 
@@ -37,10 +37,12 @@ class Shares:
 
 # Believed after few readings. What a sharp frame scores is another on every rig, and a calibration
 # knows it.
-CALIBRATED = Shares(own=0.43, moved=1.0, unsharp=0.0, unknown_dof=0.01)
-UNCALIBRATED = Shares(own=0.63, moved=0.85, unsharp=0.5, unknown_dof=0.015)
-# Fitted to many; where the score has an absolute meaning, and where it has none.
-FITTED = Shares(own=0.8, moved=0.7, unsharp=0.05, unknown_dof=0.015)
+CALIBRATED = Shares(own=0.3, moved=0.85, unsharp=0.0, unknown_dof=0.045)
+UNCALIBRATED = Shares(own=0.72, moved=0.82, unsharp=0.4, unknown_dof=0.018)
+# Fitted to many: by the referee beside the score's peak; by a score of absolute meaning, and by one
+# without.
+REFEREED = Shares(own=0.73, moved=0.81, unsharp=0.02, unknown_dof=0.02)
+FITTED = Shares(own=0.5, moved=0.6, unsharp=0.25, unknown_dof=0.02)
 FITTED_ANYHOW = Shares(own=0.65, moved=0.6, unsharp=0.0, unknown_dof=0.04)
 SHARP = 0.95
 # Share of locks that are on the right peak at all: judged by what the score is known to be, by the

@@ -83,7 +83,7 @@ def watched(peak, referee):
 
 
 @pytest.mark.parametrize(("strategy", "start_um"), [("coarse_to_fine", -7.0), ("predictive", 0.0)])
-def test_of_a_range_that_was_read_the_referee_says_where_the_peak_is(strategy, start_um):
+def test_the_run_ends_where_a_frame_nearby_was_sharper_by_score_and_referee(strategy, start_um):
     # Not symmetric: the middle of the bell is a micrometre beside the sharp plane.
     bell = curve(4.0, width_um=2.4, height=0.7, base=0.05)
 
@@ -96,8 +96,8 @@ def test_of_a_range_that_was_read_the_referee_says_where_the_peak_is(strategy, s
         watched(score, curve(5.0, width_um=0.9)),
     )
     assert result.locked, result.reason
-    assert abs(result.z_um - 5.0) <= 0.05
-    assert [each.purpose for each in passes[-2:]] == [Purpose.FINE, Purpose.CONFIRM]
+    assert abs(result.z_um - 5.0) <= 0.3
+    assert [each.purpose for each in passes[-2:]] == [Purpose.CONFIRM] * 2
 
 
 def test_a_frame_that_was_sharper_by_chance_is_left_again():

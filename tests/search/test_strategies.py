@@ -13,8 +13,6 @@ from autofocus.search.protocol import (
     Reading,
     Verdict,
 )
-from autofocus.search.run import Run
-from autofocus.search.second_opinion import can_hear_the_referee
 from autofocus.search.strategies import STRATEGIES
 
 FEW = ("predictive", "coarse_to_fine", "sweep")
@@ -88,6 +86,25 @@ def test_a_score_that_means_focus_needs_no_background_to_stand_out_of(name):
         result, _, _ = drive(name, wanted, read)
         assert result.locked, result.reason
         assert result.z_um == 0.0
+
+
+@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
+@pytest.mark.parametrize("start", range(6))
+def test_a_score_that_means_focus_needs_no_fresh_readings_where_there_are_none(name, start):
+    """Of six recorded planes a closer look gives the same ones again."""
+    planes = np.array([-12.5, -7.5, -2.5, 2.5, 7.5, 12.5])
+    scores = np.array([0.17, 0.25, 0.66, 0.40, 0.16, 0.14])
+
+    def read(z, i):
+        nearest = int(np.argmin(np.abs(planes - z)))
+        at_um, score = float(planes[nearest]), float(scores[nearest])
+        return Reading(at_um, score, fingerprint=f"{at_um}", referee=score**3)
+
+    ends = {"z_min_um": -12.5, "z_max_um": 12.5, "range_um": 25.0}
+    wanted = known(start_z_um=planes[start], dof_um=3.0, tolerance_um=0.75, **ends)
+    result, _, _ = drive(name, wanted, read)
+    assert result.locked, result.reason
+    assert result.z_um == -2.5
 
 
 @pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
@@ -212,25 +229,24 @@ def test_the_score_hears_what_the_referee_found_unless_that_is_beyond_doubt(focu
     result, _, _ = drive("coarse_to_fine", known(), read)
     assert result.locked, result.reason
     assert abs(result.z_um - focus_um) <= 0.25
-    assert ("by the referee: the score alone was flat" in result.reason) == (noise < 0.05)
+    by_referee = result.reason.endswith("by the referee: no frame of the range had scored 0.6")
+    assert by_referee == (noise < 0.05)
 
 
-@pytest.mark.parametrize(
-    ("best_um", "watched", "heard"), [(5.7, True, True), (5.7, False, False), (-9.0, True, False)]
-)
-def test_the_referee_is_heard_where_a_frame_beside_its_peak_scores_as_much_as_any(
-    best_um, watched, heard
-):
-    """In stained sections the score can dip on the very plane in focus, 4.3 um here."""
-    score = absolute_curve(best_um, width_um=1.0, height=0.6, noise=0.001)
-    referee = absolute_curve(4.3, width_um=1.5, height=1e-3, level=2e-5, noise=1e-5, seed=1)
-    run = Run(known())
-    for i, z in enumerate(np.arange(-24.0, 25.0, 0.5)):
-        seen = referee(z, i).score if watched else None
-        dip = 0.0 if abs(z - 4.3) < 1.0 else 1.0
-        run.curve.append(Reading(z, dip * score(z, i).score, referee=seen))
-    assert run.best().score > 0.6
-    assert can_hear_the_referee(run) == heard
+def test_of_a_range_that_was_read_the_referee_says_where_the_peak_is():
+    """The score is low and restless, as in thick tissue, and the referee clear."""
+    errors = []
+    for seed in range(20):
+        score = absolute_curve(4.0, width_um=2.5, height=0.45, level=0.08, noise=0.02, seed=seed)
+        referee = absolute_curve(4.2, width_um=1.0, height=1.0, level=0.0, noise=0.005, seed=seed)
+
+        def read(z, i, score=score, referee=referee):
+            return Reading(z, score(z, i).score, referee(z, i).score, fingerprint=f"{z}/{i}")
+
+        result, _, _ = drive("coarse_to_fine", known(), read)
+        assert result.locked, result.reason
+        errors.append(abs(result.z_um - 4.2))
+    assert np.median(errors) < 0.03
 
 
 @pytest.mark.parametrize("start_um", [-12.0, 0.0, 9.0])
