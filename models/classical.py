@@ -145,7 +145,9 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
 DEFAULT_MEASURE = "vollath_f4"
 """Why this one: docs/benchmarks/classical.md."""
 
-_REFEREE_BINNING = 3
+# Of pixels up to this a point of light is highest in focus. Of 0.75 wavelength / NA it lies inside
+# one pixel there, which no measure of neighbours tells from noise, and is highest beside focus.
+_REFEREE_PIXEL = 0.6
 
 _BACKGROUND_SHARE = 0.75
 
@@ -158,8 +160,10 @@ class ClassicalScorer:
     ----------
     measure : str
         A key of `MEASURES`.
-    binning : int
-        The measure is taken of the means of so many pixels squared: less fine, and less noise.
+    pixel : float, optional
+        Of what the measure is taken: of means over as many camera pixels as fit in this multiple of
+        wavelength / NA, where the sampling of a frame is told; else of the camera's own. Some
+        detail goes, and more of the noise.
 
     Raises
     ------
@@ -168,7 +172,7 @@ class ClassicalScorer:
     """
 
     measure: str = DEFAULT_MEASURE
-    binning: int = 1
+    pixel: float | None = None
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
@@ -179,9 +183,8 @@ class ClassicalScorer:
 
     @property
     def name(self) -> str:
-        """Name of the measure, and of what it is taken where that is not the frame itself."""
-        n = self.binning
-        return self.measure if n == 1 else f"{self.measure} of {n} x {n} px"
+        """Name of the measure, and whether it is taken of the frame itself."""
+        return self.measure if self.pixel is None else f"{self.measure}, binned"
 
     @property
     def head(self) -> None:
@@ -206,8 +209,11 @@ class ClassicalScorer:
     ) -> FrameScore:
         """Score one grey frame; see `models.scorer.Scorer.score`."""
         stats = inspect(image, bit_depth=bit_depth)
+        frame = as_grey_float(image)
+        if self.pixel is not None and sampling is not None:
+            frame = _binned(frame, max(1, int(self.pixel / sampling + 1e-6)))
         return FrameScore(
-            score=MEASURES[self.measure](_binned(as_grey_float(image), self.binning)),
+            score=MEASURES[self.measure](frame),
             dark=stats.dark,
             saturated=stats.saturated,
             fingerprint=stats.fingerprint,
@@ -216,7 +222,7 @@ class ClassicalScorer:
 
 def referee() -> ClassicalScorer:
     """Whoever watches a learned score: docs/decisions/0018-a-referee-that-sees-in-the-dark.md."""
-    return ClassicalScorer(DEFAULT_MEASURE, _REFEREE_BINNING)
+    return ClassicalScorer(DEFAULT_MEASURE, _REFEREE_PIXEL)
 
 
 def compare_on_stack(planes: Sequence[NDArray[np.generic]]) -> dict[str, list[float]]:

@@ -231,7 +231,7 @@ class FineTunedScorer:
         distribution, whatever it shows.
         """
         settings = self.manifest.settings
-        watched = self.referee.score(image, bit_depth=bit_depth)
+        watched = self.referee.score(image, bit_depth=bit_depth, sampling=sampling)
         patches = anchored_patches(image, anchor or self.anchor(image), settings.patches)
         with torch.inference_mode():
             pooled = self.forward(torch.from_numpy(patches)[:, None]).mean(dim=0).numpy()

@@ -79,7 +79,7 @@ class ReIQAScorer:
         """
         features, watched = side_by_side(
             lambda: self.extractor.features(image, anchor),
-            lambda: self.referee.score(image, bit_depth=bit_depth),
+            lambda: self.referee.score(image, bit_depth=bit_depth, sampling=sampling),
         )
         predicted = self.fitted.predict(features, sampling)
         return FrameScore(

@@ -67,8 +67,9 @@ REFEREE_NOISE = 0.1
 ALIKE_SHARE = 0.75
 ELSEWHERE_DOF = 2.0
 FAR_SHARPER = 3.0
-# And how many times higher on the other side for the last frame to be a dip of the referee.
-DIP = 1.5
+# How many times as far on the other side a frame may be that is sharper as well: then the last one
+# is in a dip of the referee.
+AS_FAR = 1.5
 NARROWING = 4.0
 
 Asking = Generator[Pass, tuple[Reading, ...], None]
@@ -310,32 +311,30 @@ class Run:
 
         A defocused bead is a large disc, on whose crisp edge the score stays high for some depths
         of field. Of 7600 locks (seeds from 3 800 000, 5 000 000, 6 000 000 and 7 000 000) both on
-        such a disc had one, and two right ones. Where the last frame is a dip of the referee, with
-        more of it on the other side as well, it is no contradiction: thin specimens in transmitted
-        light have least contrast in focus.
+        such a disc had one, and two right ones. Where the last frame is in a dip of the referee,
+        between two that compare, it is no contradiction: thin specimens in transmitted light have
+        least contrast in focus.
         """
         final, apart_um = self.final, ELSEWHERE_DOF * self.settings.dof_um
         assert final is not None
         if final.referee is None or not self.settings.absolute:
             return None
-        seen = [(r, r.referee or 0.0) for r in self.curve if not r.saturated]
-        least = max(final.referee, 0.0)
-        found = max(
-            (
-                (referee, r)
-                for r, referee in seen
-                if abs(r.z_um - final.z_um) > apart_um
-                and r.score >= ALIKE_SHARE * final.score
-                and referee > FAR_SHARPER * least
-            ),
-            key=lambda one: one[0],
-            default=None,
-        )
-        if found is None:
+        alike = [
+            (reading.referee or 0.0, reading)
+            for reading in self.curve
+            if reading.score >= ALIKE_SHARE * final.score and not reading.saturated
+        ]
+        far = [one for one in alike if abs(one[1].z_um - final.z_um) > apart_um]
+        sharpest, found = max(far, key=lambda one: one[0], default=(0.0, final))
+        if sharpest <= FAR_SHARPER * max(final.referee, 0.0):
             return None
-        side = math.copysign(1.0, found[1].z_um - final.z_um)
-        other_side = [referee for r, referee in seen if side * (r.z_um - final.z_um) < 0]
-        return None if max(other_side, default=0.0) > DIP * least else found[1]
+        off_um = found.z_um - final.z_um
+        opposite = [
+            referee
+            for referee, reading in alike
+            if 0 > (reading.z_um - final.z_um) / off_um >= -AS_FAR
+        ]
+        return None if max(opposite, default=0.0) >= sharpest / FAR_SHARPER else found
 
     def _sharper_nearby(self, final: Reading, top: float) -> Reading | None:
         """The sharpest frame near the last one by the referee, if the score says so too."""

@@ -32,7 +32,7 @@ _RESULT = {
     "scorer": "reiqa-compact",
     "head": "default@56be8e88",
     "out_of_distribution": False,
-    "referee": "vollath_f4 of 3 x 3 px",
+    "referee": "vollath_f4, binned",
     "referee_z_um": 0.0,
     "referee_agrees": True,
     "dof_um": 1.376,

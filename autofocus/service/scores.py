@@ -123,7 +123,7 @@ class ScoresOut(Answer):
             "best": 0,
             "scorer": "reiqa-compact",
             "head": "default@1f0c9ab2",
-            "referee": "vollath_f4 of 3 x 3 px",
+            "referee": "vollath_f4, binned",
             "anchor": _ANCHOR,
         }
     )

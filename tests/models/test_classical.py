@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from models.classical import DEFAULT_MEASURE, MEASURES, ClassicalScorer, compare_on_stack
+from models.classical import DEFAULT_MEASURE, MEASURES, ClassicalScorer, compare_on_stack, referee
 from models.errors import ImageError, UnknownScorer
 from models.scorer import FrameScore, Scorer
 
@@ -138,28 +138,45 @@ def test_the_default_finds_focus_where_photons_are_few(specimen: Float32) -> Non
         assert DEFOCUS[int(np.argmax(scores))] == 0
 
 
-def test_of_binned_pixels_it_finds_faint_coarse_detail_where_the_pixels_show_only_noise() -> None:
+def test_the_referee_finds_faint_coarse_detail_where_single_pixels_show_only_noise() -> None:
     rng = np.random.default_rng(4)
     stain = cv2.GaussianBlur(rng.normal(size=(384, 384)).astype(np.float32), (0, 0), 6)
     planes = [cv2.GaussianBlur(stain / stain.std(), (0, 0), 1 + 4 * d) for d in DEFOCUS]
-    found = {1: 0, 3: 0}
+    found = {"vollath_f4": 0, "vollath_f4, binned": 0}
     for _ in range(20):
         frames = [photographed(1000 + 20 * plane, 80, rng) for plane in planes]
-        for n in found:
-            scores = [ClassicalScorer("vollath_f4", binning=n).score(f).score for f in frames]
-            found[n] += DEFOCUS[int(np.argmax(scores))] == 0
-    assert found[3] == 20
-    assert found[1] < 15
+        for scorer in (ClassicalScorer(), referee()):
+            scores = [scorer.score(frame, sampling=0.2).score for frame in frames]
+            found[scorer.name] += DEFOCUS[int(np.argmax(scores))] == 0
+    assert found["vollath_f4, binned"] == 20
+    assert found["vollath_f4"] < 15
 
 
-def test_binned_pixels_are_those_of_a_camera_that_bins() -> None:
+@pytest.mark.parametrize("sampling", [0.12, 0.19, 0.25, 0.29, 0.37, 0.46])
+def test_the_referee_is_highest_where_points_are_in_focus_however_large_a_pixel_is(
+    sampling: float,
+) -> None:
+    rng, fine = np.random.default_rng(6), 8
+    dots = np.zeros((200 * fine, 200 * fine), np.float32)
+    dots[tuple(rng.integers(0, 200 * fine, (2, 120)))] = 1
+    scores = []
+    for defocus_dof in (0.0, 0.5, 1.0, 2.0):
+        blur_px = math.hypot(0.21 / sampling, 0.35 * defocus_dof * (1 + 1 / sampling))
+        seen = cv2.GaussianBlur(dots, (0, 0), fine * blur_px)
+        camera = cv2.resize(seen, (200, 200), interpolation=cv2.INTER_AREA) * 1e5
+        scores.append(referee().score(camera, sampling=sampling).score)
+    assert np.argmax(scores) == 0
+    assert all(np.diff(scores) < 0)
+
+
+def test_the_referee_bins_as_a_camera_does_and_not_without_knowing_the_sampling() -> None:
     frame = np.random.default_rng(5).integers(100, 900, (98, 67)).astype(np.uint16)
     camera = frame[:96, :66].reshape(32, 3, 22, 3).mean(axis=(1, 3)).astype(np.float32)
-    binned = ClassicalScorer("vollath_f4", binning=3)
-    assert binned.name == "vollath_f4 of 3 x 3 px"
-    assert binned.score(frame).score == pytest.approx(MEASURES["vollath_f4"](camera), rel=1e-4)
+    binned = referee().score(frame, sampling=0.2).score
+    assert binned == pytest.approx(MEASURES["vollath_f4"](camera), rel=1e-4)
+    assert referee().score(frame).score == ClassicalScorer().score(frame).score
     for side in (2, 3, 8):
-        assert math.isfinite(binned.score(frame[:side, :side]).score)
+        assert math.isfinite(referee().score(frame[:side, :side], sampling=0.25).score)
 
 
 @every_measure

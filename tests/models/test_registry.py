@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.checkpoints import load_encoders, save_encoders
-from models.classical import DEFAULT_MEASURE, MEASURES, ClassicalScorer
+from models.classical import MEASURES, referee
 from models.encoders import CompactEncoder
 from models.errors import CheckpointError, HeadError, UnknownScorer
 from models.head import Label, fit_head, save_head
@@ -67,15 +67,15 @@ def test_an_empty_registry_has_the_classical_measures(tmp_path):
 
 def test_a_loaded_scorer_scores_a_frame_and_says_what_it_is(registry):
     scorer = registry.load_scorer("reiqa-compact")
-    said = scorer.score(disc(), bit_depth=12)
+    said = scorer.score(disc(), bit_depth=12, sampling=0.25)
     assert scorer.name == "reiqa-compact"
     assert scorer.head.startswith("test@")
     assert scorer.absolute
     assert np.isfinite(said.score)
     assert said.defocus_dof >= 0
-    assert scorer.watched_by == f"{DEFAULT_MEASURE} of 3 x 3 px"
-    referee = ClassicalScorer(DEFAULT_MEASURE, binning=3).score(disc(), bit_depth=12)
-    assert (said.referee, said.fingerprint) == (referee.score, referee.fingerprint)
+    watched = referee().score(disc(), bit_depth=12, sampling=0.25)
+    assert (scorer.watched_by, said.referee) == (referee().name, watched.score)
+    assert said.fingerprint == watched.fingerprint
     assert (said.dark, said.saturated) == (False, False)
 
 

@@ -13,6 +13,7 @@ from autofocus.search.protocol import (
     Reading,
     Verdict,
 )
+from autofocus.search.run import Run
 from autofocus.search.strategies import STRATEGIES
 
 FEW = ("predictive", "coarse_to_fine", "sweep")
@@ -249,6 +250,37 @@ def test_of_a_range_that_was_read_the_referee_says_where_the_peak_is():
     assert np.median(errors) < 0.03
 
 
+@pytest.mark.parametrize("start_um", [-22.0, -12.0, -8.0])
+def test_two_planes_that_compare_are_not_told_apart_by_the_referee(start_um):
+    """Dust on the lower one is ten times as sharp as the specimen."""
+    one, other = absolute_curve(-8.0, height=0.8), absolute_curve(7.0, height=0.75, level=0.0)
+    dust = absolute_curve(7.0, width_um=1.0, height=1.0, level=0.0, noise=0.001)
+    thin = absolute_curve(-8.0, width_um=1.0, height=0.1, level=0.0, noise=0.001, seed=1)
+
+    def read(z, i):
+        score, seen = one(z, i).score + other(z, i).score, dust(z, i).score + thin(z, i).score
+        return Reading(z, score, referee=seen, fingerprint=f"{z}/{i}")
+
+    for name in ("coarse_to_fine", "predictive"):
+        result, _, _ = drive(name, known(start_z_um=start_um), read)
+        assert not result.locked or abs(result.z_um + 8.0) <= 0.5, result
+
+
+@pytest.mark.parametrize("dip_um", [1.5, 2.5])
+def test_least_contrast_in_focus_contradicts_no_lock_there(dip_um):
+    """Unstained cells: the referee is highest on both sides of focus."""
+    score = absolute_curve(0.0, width_um=4.0, height=0.85, noise=0.01)
+
+    def read(z, i):
+        around = sum(1 / (1 + ((z - side * dip_um) / 0.8) ** 2) ** 2 for side in (-1, 1))
+        return Reading(z, score(z, i).score, referee=around, fingerprint=f"{z}/{i}")
+
+    for name in ("coarse_to_fine", "predictive"):
+        result, _, _ = drive(name, known(start_z_um=7.0), read)
+        assert result.locked, result.reason
+        assert abs(result.z_um) <= 1.0
+
+
 @pytest.mark.parametrize("start_um", [-12.0, 0.0, 9.0])
 def test_a_referee_is_not_heard_where_the_score_sees_nothing(start_um):
     """Two planes compare; on a third the referee has a peak beyond doubt."""
@@ -298,6 +330,26 @@ def test_a_flat_top_is_not_focus_where_the_referee_sees_far_more_elsewhere(start
     for name in ("predictive", "coarse_to_fine"):
         result, _, _ = drive(name, known(start_z_um=start_um), read)
         assert not result.locked or abs(result.z_um - 1.2) <= 1.0, (name, result)
+
+
+@pytest.mark.parametrize(
+    ("referee", "contradicts"),
+    [
+        pytest.param((2.0, -1.0, 1.0, -1.0, 40.0, 90.0, 2.0), 4.0, id="noise beside a disc"),
+        pytest.param((2.0, 50.0, 70.0, 2.0, 60.0, 90.0, 2.0), None, id="a dip in focus"),
+        pytest.param((90.0, 2.0, 3.0, 2.0, 1.0, 3.0, 90.0), None, id="where little scores"),
+        pytest.param((2.0, 9.0, 20.0, 32.0, 60.0, 90.0, 2.0), None, id="not far sharper"),
+        pytest.param((None,) * 7, None, id="no referee"),
+    ],
+)
+def test_what_contradicts_a_lock(referee, contradicts):
+    run = Run(known())
+    planes = (-9.0, -6.0, -3.0, 0.0, 3.0, 4.0, 9.0)
+    scores = (0.2, 0.8, 0.8, 0.8, 0.8, 0.8, 0.2)
+    run.curve = [Reading(*each) for each in zip(planes, scores, referee, strict=True)]
+    run.final = run.curve[3]
+    found = run.far_sharper_elsewhere()
+    assert (found.z_um if found else None) == contradicts
 
 
 def test_few_readings_never_say_that_there_is_nothing():
