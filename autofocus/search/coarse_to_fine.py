@@ -56,7 +56,8 @@ def coarse_to_fine(settings: SearchSettings) -> Search:
     ------
     Pass
         The start, the coarse pass, extensions past an end that holds the best score, groups of
-        four around the best, and the confirmation at the fitted peak or where the best was read.
+        four around the best, and the confirmation: at the peak, by the referee where it sees one
+        there, or where the best was read.
 
     Returns
     -------

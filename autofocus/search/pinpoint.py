@@ -24,8 +24,8 @@ REACH_DOF = 4.0
 FAINT = 0.03
 LEAST_POSITIONS = 3
 # The bells are 1 / (1 + (d / w)^2)^p: median of w, standard deviation of its logarithm, and p. By
-# `autofocus bench curves`: (1.35, 0.46), 0.7 to 2.8 and scatters of 0.02 to 0.13; half width 1.08.
-WIDTH_DOF = (1.35, 0.5)
+# `autofocus bench curves`: (1.00, 0.51), 0.7 to 2.8 and scatters of 0.03 to 0.17; half width 0.69.
+WIDTH_DOF = (1.0, 0.5)
 WIDTHS = np.linspace(-2.2, 2.2, 12)
 EXPONENTS = np.array([0.7, 1.0, 1.5, 2.2, 3.0])
 # Standard deviation of the logarithm of a measure about the bell, and by how much it grows a depth
