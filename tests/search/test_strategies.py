@@ -1,5 +1,7 @@
 """Every strategy: bounds, budgets, repeatability, and no lock on what is not focus."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from driving import drive, settings_for
@@ -418,10 +420,18 @@ limits = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("name", STRATEGIES)
 @settings(max_examples=25, deadline=None)
-@given(curve=curves, limited=limits)
-def test_stays_inside_is_bounded_and_repeats(name, curve, limited):
+@given(curve=curves, limited=limits, beside_um=st.none() | st.floats(-3, 3))
+def test_stays_inside_is_bounded_and_repeats(name, curve, limited, beside_um):
     wanted = known(**limited, tolerance_um=limited["dof_um"] / 4)
-    result, readings, _ = drive(name, wanted, absolute_curve(**curve))
+    score = absolute_curve(**curve)
+
+    def read(z, i):
+        if beside_um is None:
+            return score(z, i)
+        watched = absolute_curve(curve["focus_um"] + beside_um, level=0.0, noise=0.01, seed=1)
+        return replace(score(z, i), referee=watched(z, i).score)
+
+    result, readings, _ = drive(name, wanted, read)
     low, high = wanted.z_min_um, wanted.z_max_um
     assert all(low <= reading.z_um <= high for reading in readings)
     assert len(readings) <= STRATEGIES[name].worst_case_exposures(wanted)
