@@ -1,6 +1,6 @@
 """How sure an answer is: its uncertainty and its confidence, as tuning runs have borne them out.
 
-The shares of a peak were fitted to 2700 simulated locks (seeds from 3 840 000, faults included),
+The shares of a peak were fitted to 3400 simulated locks (seeds from 3 840 000, faults included),
 but for those of a score without absolute meaning; the others were chosen by what tuning runs on
 seeds 3 000 000 to 3 999 999 showed. How well all of them hold on other seeds is in
 `docs/benchmarks/search.md`.
@@ -37,11 +37,11 @@ class Shares:
 
 # Believed after few readings. What a sharp frame scores is another on every rig, and a calibration
 # knows it.
-CALIBRATED = Shares(own=0.3, moved=0.85, unsharp=0.0, unknown_dof=0.045)
-UNCALIBRATED = Shares(own=0.72, moved=0.82, unsharp=0.4, unknown_dof=0.018)
+CALIBRATED = Shares(own=0.45, moved=0.9, unsharp=0.0, unknown_dof=0.03)
+UNCALIBRATED = Shares(own=0.66, moved=1.0, unsharp=0.25, unknown_dof=0.018)
 # Fitted to many: by the referee beside the score's peak; by a score of absolute meaning, and by one
 # without.
-REFEREED = Shares(own=0.73, moved=0.81, unsharp=0.15, unknown_dof=0.02)
+REFEREED = Shares(own=0.75, moved=0.8, unsharp=0.1, unknown_dof=0.015)
 FITTED = Shares(own=0.5, moved=0.6, unsharp=0.25, unknown_dof=0.02)
 FITTED_ANYHOW = Shares(own=0.65, moved=0.6, unsharp=0.0, unknown_dof=0.04)
 SHARP = 0.95
