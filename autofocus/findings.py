@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from autofocus.search.protocol import Reading, SearchResult, SearchSettings
-from autofocus.search.referee import referee_peak
+from autofocus.search.referee import opinion_of_referee
 
 # Over 417 tuning runs with earlier weights, locks that the referee contradicted were within half a
 # depth of field in 93 % instead of 98 %. Their uncertainty covers them as often as it does others.
@@ -63,7 +63,7 @@ def findings(
     """
     left_out = set(outcome.left_out)
     readings = [reading for i, reading in enumerate(readings) if i not in left_out]
-    opinion = referee_peak(readings, settings, outcome)
+    opinion = opinion_of_referee(readings, settings, outcome)
     objection = opinion.note(referee, settings)
     heard = outcome
     if objection is not None:

@@ -51,7 +51,7 @@ def bounds(run: Run) -> tuple[float, float]:
 
 
 def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concluding:
-    """The verdict, or None when the readings are not what was predicted.
+    """The verdict, or None when the readings are not what was predicted or seem to be of nothing.
 
     Parameters
     ----------
@@ -63,10 +63,8 @@ def conclude(run: Run, expected: Expected, *, wanted: float = SURE) -> Concludin
     if refused:
         return refused
     belief = believe(run.curve, run.settings, expected)
-    if belief.misfit > REFUTED:
-        return None
     # Of five runs that few readings convinced of an empty field, none was one. The range decides.
-    if belief.nothing > CONVINCED:
+    if belief.misfit > REFUTED or belief.nothing > CONVINCED:
         return None
     low_um, high_um = bounds(run)
     below, above = belief.beyond(low_um, high_um)

@@ -40,7 +40,7 @@ class Opinion:
         )
 
 
-def referee_peak(
+def opinion_of_referee(
     curve: Sequence[Reading], settings: SearchSettings, outcome: SearchResult
 ) -> Opinion:
     """Find the referee's peak among the readings of a run.
