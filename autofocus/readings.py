@@ -33,6 +33,7 @@ def reading_of(frame: Frame, scorer: Scorer, optics: Optics) -> Reading:
         score=scored.score,
         referee=scored.referee,
         defocus_dof=scored.defocus_dof,
+        coarse_contrast=scored.coarse_contrast,
         dark=scored.dark,
         saturated=scored.saturated,
         out_of_distribution=scored.out_of_distribution,

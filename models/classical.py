@@ -149,6 +149,9 @@ DEFAULT_MEASURE = "vollath_f4"
 # one pixel there, which no measure of neighbours tells from noise, and is highest beside focus.
 _REFEREE_PIXEL = 0.6
 
+# Standard deviation of the Gaussian of coarse contrast, in wavelengths / NA.
+_SMOOTHED_OVER = 5.0
+
 _BACKGROUND_SHARE = 0.75
 
 
@@ -163,7 +166,7 @@ class ClassicalScorer:
     pixel : float, optional
         Of what the measure is taken: of means over as many camera pixels as fit in this multiple of
         wavelength / NA, where the sampling of a frame is told; else of the camera's own. Some
-        detail goes, and more of the noise.
+        detail goes, and more of the noise. Coarse contrast is told beside it.
 
     Raises
     ------
@@ -210,10 +213,13 @@ class ClassicalScorer:
         """Score one grey frame; see `models.scorer.Scorer.score`."""
         stats = inspect(image, bit_depth=bit_depth)
         frame = as_grey_float(image)
+        coarse = None
         if self.pixel is not None and sampling is not None:
+            coarse = coarse_contrast(frame, sampling)
             frame = _binned(frame, max(1, int(self.pixel / sampling + 1e-6)))
         return FrameScore(
             score=MEASURES[self.measure](frame),
+            coarse_contrast=coarse,
             dark=stats.dark,
             saturated=stats.saturated,
             fingerprint=stats.fingerprint,
@@ -223,6 +229,34 @@ class ClassicalScorer:
 def referee() -> ClassicalScorer:
     """Whoever watches a learned score: docs/decisions/0018-a-referee-that-sees-in-the-dark.md."""
     return ClassicalScorer(DEFAULT_MEASURE, _REFEREE_PIXEL)
+
+
+def coarse_contrast(image: Float32, sampling: float) -> float | None:
+    """Variance of the frame's light, smoothed over some ten wavelengths / NA.
+
+    Geometrical optics: detail is blurred when light spreads over as much as its size, so this has a
+    focus curve ten times as wide as that of the finest detail. It is highest at no sharp place, but
+    from some ten depths of field away it tells on which side focus is.
+
+    Parameters
+    ----------
+    image : ndarray of shape (height, width), float32
+        Camera counts.
+    sampling : float
+        Camera pixel as a multiple of wavelength / NA.
+
+    Returns
+    -------
+    float or None
+        In units of the squared light, as of all measures here; 0 and more. None of a frame not much
+        larger than what it is smoothed over.
+    """
+    if min(image.shape) * sampling < 4 * _SMOOTHED_OVER:
+        return None
+    relative, _ = _relative(image)
+    n = max(1, round(1 / sampling))
+    smooth = cv2.GaussianBlur(_binned(relative, n), (0, 0), _SMOOTHED_OVER / (n * sampling))
+    return float(np.var(smooth, dtype=np.float64))
 
 
 def compare_on_stack(planes: Sequence[NDArray[np.generic]]) -> dict[str, list[float]]:

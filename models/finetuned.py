@@ -238,6 +238,7 @@ class FineTunedScorer:
         return FrameScore(
             score=score_of_logit(float(pooled[0])),
             referee=watched.score,
+            coarse_contrast=watched.coarse_contrast,
             dark=watched.dark,
             saturated=watched.saturated,
             out_of_distribution=not (

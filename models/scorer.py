@@ -21,6 +21,9 @@ class FrameScore:
         A classical measure of the same frame, when the scorer is watched by one.
     defocus_dof : float or None
         Estimated distance to the in-focus plane in depths of field, without sign.
+    coarse_contrast : float or None
+        How much the smoothed frame varies, when a referee watches: not sharpness, but seen from
+        farther away; see `models.classical.coarse_contrast`.
     dark, saturated, out_of_distribution : bool
         Reasons to distrust the score; see `models.frame` and `models.head`.
     fingerprint : str
@@ -30,6 +33,7 @@ class FrameScore:
     score: float
     referee: float | None = None
     defocus_dof: float | None = None
+    coarse_contrast: float | None = None
     dark: bool = False
     saturated: bool = False
     out_of_distribution: bool = False

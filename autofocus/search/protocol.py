@@ -75,6 +75,9 @@ class Reading:
         A classical measure of the same frame, higher is sharper; None when the scorer has none.
     defocus_dof : float or None
         The scorer's estimate of |z - z_in_focus| in depths of field, if it has one.
+    coarse_contrast : float or None
+        How much the smoothed frame varies, which is seen from farther away than detail; None when
+        no referee watches, or does not know the sampling.
     dark : bool
         Nothing in the frame stands above its offset and noise.
     saturated : bool
@@ -89,6 +92,7 @@ class Reading:
     score: float
     referee: float | None = None
     defocus_dof: float | None = None
+    coarse_contrast: float | None = None
     dark: bool = False
     saturated: bool = False
     out_of_distribution: bool = False

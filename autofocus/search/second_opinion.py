@@ -36,7 +36,7 @@ def referee_run(run: Run) -> Run:
 
 def is_beyond_doubt(result: SearchResult, watched: Run) -> bool:
     """Whether the referee's lock is clear enough to be the answer."""
-    if not result.locked or watched.final is None:
+    if not result.locked or watched.final is None or watched.specimen_beyond() is not None:
         return False
     back = watched.background()
     return watched.final.score - back.level >= BEYOND_DOUBT * back.noise

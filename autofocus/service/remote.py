@@ -134,6 +134,8 @@ class ReadingBody(Request):
     """A classical measure of the same frame; without it the place is less exact."""
     defocus_dof: float | None = None
     """Estimated distance to the in-focus plane in depths of field, without sign."""
+    coarse_contrast: float | None = None
+    """Of large structures; without it a specimen beyond the range may go unnoticed."""
     dark: bool = False
     """Nothing in the frame stands above its offset and noise."""
     saturated: bool = False

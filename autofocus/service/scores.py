@@ -18,6 +18,7 @@ _SCORE = {
     "score": 0.871,
     "referee": 0.0213,
     "defocus_dof": 0.31,
+    "coarse_contrast": 0.118,
     "dark": False,
     "saturated": False,
     "out_of_distribution": False,
@@ -84,6 +85,8 @@ class ScoreOut(Answer):
     """A classical measure of the same frame."""
     defocus_dof: float | None = None
     """Estimated distance to the in-focus plane in depths of field, without sign."""
+    coarse_contrast: float | None = None
+    """How much the frame varies, smoothed over ten wavelengths / NA; needs `sampling`."""
     dark: bool
     """Nothing in the frame stands above its offset and noise."""
     saturated: bool
