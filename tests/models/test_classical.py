@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from models.classical import DEFAULT_MEASURE, MEASURES, ClassicalScorer, compare_on_stack, referee
+from models.classical import (
+    DEFAULT_MEASURE,
+    MEASURES,
+    ClassicalScorer,
+    coarse_contrast,
+    compare_on_stack,
+    referee,
+)
 from models.errors import ImageError, UnknownScorer
 from models.scorer import FrameScore, Scorer
 
@@ -177,6 +184,43 @@ def test_the_referee_bins_as_a_camera_does_and_not_without_knowing_the_sampling(
     assert referee().score(frame).score == ClassicalScorer().score(frame).score
     for side in (2, 3, 8):
         assert math.isfinite(referee().score(frame[:side, :side], sampling=0.25).score)
+
+
+def test_coarse_contrast_is_seen_from_where_detail_is_long_gone() -> None:
+    rng, sampling = np.random.default_rng(8), 0.25
+    cells = (cv2.GaussianBlur(rng.normal(size=(512, 512)), (0, 0), 25) > 0).astype(np.float32)
+    grain = cv2.GaussianBlur(rng.random((512, 512)).astype(np.float32), (0, 0), 0.8)
+    said = []
+    for defocus_dof in (0.0, 4.0, 8.0, 12.0, 24.0):
+        blur_px = 0.35 * defocus_dof * (1 + 1 / sampling)
+        light = 1000 * cells * grain
+        blurred = cv2.GaussianBlur(light, (0, 0), blur_px) if blur_px else light
+        said.append(referee().score(photographed(blurred, 400, rng), sampling=sampling))
+    detail = np.array([each.score for each in said]) / said[0].score
+    coarse = np.array([each.coarse_contrast for each in said]) / (said[0].coarse_contrast or 0)
+    assert all(np.diff(coarse) < 0)
+    assert detail[2] < 0.1
+    assert coarse[2] > 0.5
+
+
+def test_coarse_contrast_does_not_depend_on_exposure_or_pixels() -> None:
+    rng = np.random.default_rng(9)
+    light = cv2.GaussianBlur(rng.random((640, 640)).astype(np.float32), (0, 0), 30)
+    light = 1000 * (light - light.min()) / np.ptp(light)
+    fine = coarse_contrast(light, 0.2)
+    assert coarse_contrast(3 * light, 0.2) == pytest.approx(fine, rel=1e-3)
+    halved = light.reshape(320, 2, 320, 2).mean((1, 3))
+    assert coarse_contrast(halved, 0.4) == pytest.approx(fine, rel=0.05)
+    assert fine is not None
+    assert fine > 0
+
+
+def test_coarse_contrast_is_not_told_of_small_frames_nor_without_the_sampling() -> None:
+    frame = np.random.default_rng(10).integers(100, 900, (200, 79)).astype(np.uint16)
+    assert referee().score(frame, sampling=0.25).coarse_contrast is None
+    assert referee().score(frame, sampling=0.26).coarse_contrast is not None
+    assert referee().score(frame).coarse_contrast is None
+    assert ClassicalScorer().score(frame, sampling=0.26).coarse_contrast is None
 
 
 @every_measure

@@ -1,5 +1,6 @@
 """Every strategy: bounds, budgets, repeatability, and no lock on what is not focus."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -352,6 +353,47 @@ def test_what_contradicts_a_lock(referee, contradicts):
     run.final = run.curve[3]
     found = run.far_sharper_elsewhere()
     assert (found.z_um if found else None) == contradicts
+
+
+def faint(specimen_um, *, score=0.45):
+    """A plane at 4 um that scores little; large structures have most contrast somewhere else."""
+    plane = absolute_curve(4.0, width_um=2.0, height=score - 0.05, level=0.05, noise=0.015)
+    referee = absolute_curve(4.0, width_um=1.0, height=1.0, level=0.0, noise=0.004, seed=1)
+
+    def read(z, i):
+        coarse = 0.1 / (1 + ((z - specimen_um) / 10) ** 2) if specimen_um is not None else None
+        return replace(
+            Reading(z, plane(z, i).score, referee(z, i).score, fingerprint=f"{z}/{i}"),
+            coarse_contrast=coarse,
+        )
+
+    return read
+
+
+@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
+@pytest.mark.parametrize("beyond_um", [-45.0, -34.0, 38.0, 60.0])
+def test_a_faint_plane_is_no_focus_while_the_specimen_is_seen_beyond_the_range(name, beyond_um):
+    result, _, _ = drive(name, known(), faint(beyond_um))
+    assert result.verdict is Verdict.EDGE, result.reason
+    assert abs(result.z_um - math.copysign(25.0, beyond_um)) < 2.0
+    assert "large structures" in result.reason
+
+
+@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
+@pytest.mark.parametrize("around_um", [None, 4.0, 1.0, 10.0])
+def test_a_faint_plane_locks_where_large_structures_do_not_deny_it(name, around_um):
+    result, _, _ = drive(name, known(), faint(around_um))
+    assert result.locked, result.reason
+    assert abs(result.z_um - 4.0) <= 0.25
+
+
+def test_a_referee_beyond_doubt_is_denied_by_a_specimen_beyond_the_range():
+    """The score sees nothing at all, so the referee would decide."""
+    decided, _, _ = drive("coarse_to_fine", known(), faint(4.0, score=0.15))
+    assert decided.locked
+    assert "by the referee" in decided.reason
+    denied, _, _ = drive("coarse_to_fine", known(), faint(-45.0, score=0.15))
+    assert not denied.locked, denied.reason
 
 
 def test_few_readings_never_say_that_there_is_nothing():
