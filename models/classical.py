@@ -151,6 +151,7 @@ _REFEREE_PIXEL = 0.6
 
 # Standard deviation of the Gaussian of coarse contrast, in wavelengths / NA.
 _SMOOTHED_OVER = 5.0
+_LEAST_GAUSSIANS = 12
 
 _BACKGROUND_SHARE = 0.75
 
@@ -235,8 +236,8 @@ def coarse_contrast(image: Float32, sampling: float) -> float | None:
     """Variance of the frame's light, smoothed over some ten wavelengths / NA.
 
     Geometrical optics: detail is blurred when light spreads over as much as its size, so this has a
-    focus curve ten times as wide as that of the finest detail. It is highest at no sharp place, but
-    from some ten depths of field away it tells on which side focus is.
+    focus curve some ten times as wide as that of the finest detail. Useless as a focus score, but
+    from ten depths of field away it still tells on which side focus is.
 
     Parameters
     ----------
@@ -248,10 +249,11 @@ def coarse_contrast(image: Float32, sampling: float) -> float | None:
     Returns
     -------
     float or None
-        In units of the squared light, as of all measures here; 0 and more. None of a frame not much
-        larger than what it is smoothed over.
+        In units of the squared light, as of all measures here; 0 and more, noise included. None of
+        a frame that holds fewer than a dozen such Gaussians side by side: light that comes and goes
+        at its borders would outweigh the rest.
     """
-    if min(image.shape) * sampling < 4 * _SMOOTHED_OVER:
+    if min(image.shape) * sampling < _LEAST_GAUSSIANS * _SMOOTHED_OVER:
         return None
     relative, _ = _relative(image)
     n = max(1, round(1 / sampling))

@@ -338,25 +338,35 @@ class Run:
         ]
         return None if max(opposite, default=0.0) >= sharpest / FAR_SHARPER else found
 
-    def specimen_beyond(self) -> Reading | None:
-        """The outermost frame, if coarse contrast is highest there, and not at the last frame.
+    def specimen_beyond(self) -> tuple[float, int] | None:
+        """The end of the range that the specimen seems to lie beyond, and its side, if it does.
 
         Faint structure on another plane is a peak of its own within a range that the specimen lies
         outside of; score and referee alone cannot tell it from a thick specimen that is nowhere
-        sharp. But what is large in the specimen is seen from far away. In both such specimens of
-        one table (seeds from 9 000 000) coarse contrast rose towards them, to 1.2 and 1.3 times
-        that of the lock; in none of 97 right locks with a score below 0.6 was it highest at an end.
+        sharp. But what is large in the specimen is seen from far away: coarse contrast is highest
+        at that end, and on the other side lower than in the last frame. Where it rises on both
+        sides, as with uneven light, with bleaching, or where least contrast is in focus, it denies
+        nothing.
         """
         final = self.final
         assert final is not None
-        seen = [reading for reading in self.curve if reading.coarse_contrast is not None]
-        if len(seen) < FEW or final.coarse_contrast is None:
+        away = [
+            (reading.coarse_contrast, reading.z_um - final.z_um)
+            for reading in self.curve
+            if reading.coarse_contrast is not None and not (reading.dark or reading.saturated)
+            if abs(reading.z_um - final.z_um) > self.settings.dof_um
+        ]
+        if len(away) < FEW or final.coarse_contrast is None:
             return None
-        ends = (min(r.z_um for r in seen), max(r.z_um for r in seen))
-        most = max(seen, key=lambda reading: reading.coarse_contrast or 0.0)
-        away = abs(most.z_um - final.z_um) > self.settings.dof_um
-        clearly = (most.coarse_contrast or 0.0) > CLEARLY_MORE * final.coarse_contrast
-        return most if most.z_um in ends and away and clearly else None
+        highest, off_um = max(away)
+        opposite = max((each for each, other_um in away if other_um * off_um < 0), default=None)
+        if opposite is None or opposite >= final.coarse_contrast:
+            return None
+        side = 1 if off_um > 0 else -1
+        end_um = self._ends()[side > 0]
+        at_the_end = abs(final.z_um + off_um - end_um) < coarse_step_um(self.settings) / 2
+        clearly = highest > CLEARLY_MORE * final.coarse_contrast
+        return (end_um, side) if at_the_end and clearly else None
 
     def _sharper_nearby(self, final: Reading, top: float) -> Reading | None:
         """The sharpest frame near the last one by the referee, if the score says so too."""
@@ -380,21 +390,27 @@ class Run:
         return background(self.curve, self.settings)
 
     def _end_with_the_best(self) -> tuple[float, int] | None:
-        """The outermost position and its side, when nothing lower was read beyond the best.
-
-        A start far outside the range does not count: between it and the range nothing was read.
-        """
-        start_um, best = self.curve[0].z_um, self.best().z_um
-        searched = [reading.z_um for reading in self.curve[1:]] or [start_um]
-        low, high = min(searched), max(searched)
-        half_step_um = coarse_step_um(self.settings) / 2
-        if low - 3 * half_step_um <= start_um <= high + 3 * half_step_um:
-            low, high = min(low, start_um), max(high, start_um)
+        """The outermost position and its side, when nothing lower was read beyond the best."""
+        low, high = self._ends()
+        best, half_step_um = self.best().z_um, coarse_step_um(self.settings) / 2
         if best - low < half_step_um:
             return low, -1
         if high - best < half_step_um:
             return high, +1
         return None
+
+    def _ends(self) -> tuple[float, float]:
+        """The outermost positions.
+
+        A start far outside the range does not count: between it and the range nothing was read.
+        """
+        start_um = self.curve[0].z_um
+        searched = [reading.z_um for reading in self.curve[1:]] or [start_um]
+        low, high = min(searched), max(searched)
+        near_um = 1.5 * coarse_step_um(self.settings)
+        if low - near_um <= start_um <= high + near_um:
+            low, high = min(low, start_um), max(high, start_um)
+        return low, high
 
     def _is_noise(self) -> bool:
         if self._is_evident():
@@ -553,8 +569,9 @@ class Run:
     def _without_witness(self) -> SearchResult | None:
         """A refusal where the score alone is too low to tell focus from a hump beside it.
 
-        Unless the referee sees its peak within half a depth of field: so it did in 169 of 175 such
-        locks (seeds from 3 800 000 and from 5 000 000); four of the other six were farther off.
+        Unless the referee sees its peak within half a depth of field, as in 169 of 175 such locks
+        (seeds from 3 800 000 and from 5 000 000; four of the other six were farther off), and the
+        specimen does not seem to lie beyond the range.
         """
         assert self.final is not None
         least = self.evident_score(self.final.z_um)
@@ -569,23 +586,26 @@ class Run:
                 "and part of the range was not read",
                 z_um=self.final.z_um,
             )
-        beyond = self.specimen_beyond()
-        if beyond is not None:
-            return self.refuse(
-                Verdict.EDGE,
-                f"the score at {self.final.z_um:.2f} um, {self.final.score:.2f}, is below "
-                f"{known_score.EVIDENT_SCORE}, and large structures have most contrast at the end, "
-                f"{beyond.z_um:.2f} um; the specimen lies beyond it",
-                z_um=beyond.z_um,
-            )
         seen = peak_of_referee(self.curve, self.settings)
-        if seen and abs(seen.z_um - self.final.z_um) <= self.settings.dof_um / 2:
+        low = (
+            f"the score at {self.final.z_um:.2f} um, {self.final.score:.2f}, is below "
+            f"{known_score.EVIDENT_SCORE}, and "
+        )
+        if seen is None or abs(seen.z_um - self.final.z_um) > self.settings.dof_um / 2:
+            return self.refuse(
+                Verdict.AMBIGUOUS,
+                f"{low}the referee does not confirm the peak",
+                z_um=self.final.z_um,
+            )
+        beyond = self.specimen_beyond()
+        if beyond is None:
             return None
         return self.refuse(
-            Verdict.AMBIGUOUS,
-            f"the score at {self.final.z_um:.2f} um, {self.final.score:.2f}, is below "
-            f"{known_score.EVIDENT_SCORE}, and the referee does not confirm the peak",
-            z_um=self.final.z_um,
+            Verdict.EDGE,
+            f"{low}large structures have most contrast at the end of the range, "
+            f"{beyond[0]:.2f} um; the specimen seems to lie "
+            f"{'above' if beyond[1] > 0 else 'below'} it",
+            z_um=beyond[0],
         )
 
     def locked(self, back: Background) -> SearchResult:

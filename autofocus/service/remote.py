@@ -134,7 +134,7 @@ class ReadingBody(Request):
     """A classical measure of the same frame; without it the place is less exact."""
     defocus_dof: float | None = None
     """Estimated distance to the in-focus plane in depths of field, without sign."""
-    coarse_contrast: float | None = None
+    coarse_contrast: float | None = Field(default=None, ge=0)
     """Of large structures; without it a specimen beyond the range may go unnoticed."""
     dark: bool = False
     """Nothing in the frame stands above its offset and noise."""

@@ -216,7 +216,7 @@ def test_coarse_contrast_does_not_depend_on_exposure_or_pixels() -> None:
 
 
 def test_coarse_contrast_is_not_told_of_small_frames_nor_without_the_sampling() -> None:
-    frame = np.random.default_rng(10).integers(100, 900, (200, 79)).astype(np.uint16)
+    frame = np.random.default_rng(10).integers(100, 900, (300, 239)).astype(np.uint16)
     assert referee().score(frame, sampling=0.25).coarse_contrast is None
     assert referee().score(frame, sampling=0.26).coarse_contrast is not None
     assert referee().score(frame).coarse_contrast is None

@@ -377,6 +377,67 @@ def test_a_faint_plane_is_no_focus_while_the_specimen_is_seen_beyond_the_range(n
     assert result.verdict is Verdict.EDGE, result.reason
     assert abs(result.z_um - math.copysign(25.0, beyond_um)) < 2.0
     assert "large structures" in result.reason
+    assert ("above" if beyond_um > 0 else "below") in result.reason
+
+
+@pytest.mark.parametrize(
+    ("contrast", "end"),
+    [
+        pytest.param((5.0, 4, 3, 2, 2, 3, 2, 2, 1, 1, 1), (-25.0, -1), id="rises to one end"),
+        pytest.param((1.0, 1, 1, 2, 2, 3, 2, 2, 3, 4, 5), (25.0, 1), id="or to the other"),
+        pytest.param((5.0, 4, 3, 2, 2, 2, 2, 2, 3, 3, 4), None, id="least where the lock is"),
+        pytest.param((3.2, 3, 2, 2, 2, 3, 2, 2, 1, 1, 1), None, id="hardly more"),
+        pytest.param((4.0, 5, 4, 2, 2, 3, 2, 2, 1, 1, 1), None, id="highest inside"),
+        pytest.param((None, None, 5, 4, 2, 3, 2, 1, 1, 1, 1), None, id="too few are told"),
+        pytest.param((5.0, 4, 3, 2, 2, None, 2, 1, 1, 1, 1), None, id="not of the last frame"),
+    ],
+)
+def test_where_large_structures_say_that_the_specimen_is(contrast, end):
+    run = Run(known())
+    planes = np.linspace(-25.0, 25.0, 11)
+    run.curve = [Reading(0.0, 0.3)]
+    run.curve += [Reading(z, 0.3, coarse_contrast=c) for z, c in zip(planes, contrast, strict=True)]
+    run.final = run.curve[6]
+    assert run.specimen_beyond() == end
+
+
+@pytest.mark.parametrize(
+    ("first", "tells"),
+    [
+        pytest.param({}, True, id="of good frames"),
+        pytest.param({"dark": True}, False, id="dark"),
+        pytest.param({"saturated": True}, False, id="saturated"),
+        pytest.param({"z_um": -80.0}, False, id="a start far outside the range"),
+    ],
+)
+def test_which_frames_tell_of_a_specimen_beyond(first, tells):
+    run = Run(known())
+    contrast = (5.0, 3, 2, 2, 2, 3, 2, 1, 1, 1, 1)
+    planes = [
+        Reading(z, 0.3, coarse_contrast=c)
+        for z, c in zip(np.linspace(-25.0, 25.0, 11), contrast, strict=True)
+    ]
+    start = replace(planes[0], **first) if "z_um" in first else Reading(0.0, 0.3)
+    run.curve = [start, *planes]
+    run.curve[1] = replace(planes[1] if "z_um" in first else planes[0], **{**first, "z_um": -25.0})
+    run.final = planes[5]
+    assert (run.specimen_beyond() is not None) is tells
+
+
+@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
+def test_large_structures_do_not_keep_the_referee_from_being_heard(name):
+    """A low hump without a witness; the referee knows better, and the specimen is at its place."""
+    hump = absolute_curve(10.0, width_um=2.0, height=0.28, level=0.05, noise=0.01)
+    referee = absolute_curve(-18.0, width_um=1.5, height=1.0, level=0.0, noise=0.004, seed=1)
+
+    def read(z, i):
+        coarse = 0.1 / (1 + ((z + 18.0) / 12) ** 2)
+        said = Reading(z, hump(z, i).score, referee(z, i).score, fingerprint=f"{z}/{i}")
+        return replace(said, coarse_contrast=coarse)
+
+    result, _, _ = drive(name, known(), read)
+    assert result.locked, result.reason
+    assert abs(result.z_um + 18.0) <= 0.5
 
 
 @pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
