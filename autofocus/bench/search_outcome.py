@@ -10,6 +10,9 @@ from typing import Any
 
 from autofocus.bench.search_cases import Case
 
+# How far from the plane in focus, one depth of field from an end, that end may be named.
+NEAR_END_DOF = 1.5
+
 # z, score, referee. z in depths of field from the true in-focus plane of the end of the run.
 Point = tuple[float, float, float | None]
 
@@ -99,8 +102,8 @@ class Outcome:
 
     @property
     def right_at_the_edge(self) -> bool:
-        """Locked within half a depth of field, or told that the peak is where the range ends."""
-        return self.success or self.verdict == "edge"
+        """Locked within half a depth of field, or told at which end of the range the peak is."""
+        return self.success or (self.verdict == "edge" and self.z_error_dof <= NEAR_END_DOF)
 
 
 def write_line(outcome: Outcome) -> str:

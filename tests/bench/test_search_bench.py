@@ -73,6 +73,7 @@ def test_focus_at_the_end_of_the_range_is_reached_or_named(log):
     assert outside.verdict == "edge"
     assert outside.right_at_the_edge
     assert not replace(outside, verdict="flat").right_at_the_edge
+    assert not replace(outside, z_error_dof=49.0).right_at_the_edge
     locked = replace(inside, verdict="locked", locked=True)
     assert replace(locked, error_dof=0.4).right_at_the_edge
     assert not replace(locked, error_dof=0.6).right_at_the_edge
