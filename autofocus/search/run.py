@@ -519,9 +519,14 @@ class Run:
         return None
 
     def ambiguous(self) -> SearchResult | None:
-        """``ambiguous`` when another peak compares with the best."""
+        """``ambiguous`` when another peak compares with the best.
+
+        Not where the best is in focus by itself: a run that comes upon it first locks there without
+        knowing of the other.
+        """
         found = self._rivals(COMPARABLE_SHARE)
-        if not found:
+        alone = self.settings.absolute and self.best().score >= known_score.ALONE_SCORE
+        if not found or alone:
             return None
         return self.refuse(
             Verdict.AMBIGUOUS,
@@ -624,10 +629,12 @@ class Run:
                 dof_um=dof_um,
             )
         strength = (self.final.score - back.level) / back.noise
+        others = self._rivals(COMPARABLE_SHARE)
+        also = f"; {others[0].z_um:.2f} um scores {others[0].score:.2f}, too" if others else ""
         return self.result(
             Verdict.LOCKED,
             f"peak at {self.final.z_um:.2f} um, {strength:.0f} times the noise above background, "
-            "measured again",
+            f"measured again{also}",
             z_um=self.final.z_um,
             sigma_um=sigma_um,
             score=peak.score if peak else self.final.score,
