@@ -492,12 +492,7 @@ class Run:
         end = self._end_with_the_best()
         if end is None:
             return None
-        return self.refuse(
-            Verdict.EDGE,
-            f"the best score is at the end of the range, {end[0]:.2f} um; "
-            f"the peak lies {'above' if end[1] > 0 else 'below'} it",
-            z_um=end[0],
-        )
+        return self._beyond(end, "the best score is", "the peak lies")
 
     def unproven(self) -> SearchResult | None:
         """``flat`` unless readings taken after the best was chosen agree that it is a peak."""
@@ -584,33 +579,37 @@ class Run:
             return None
         if self.final.score < known_score.LEAST_SCORE:
             return self.flat(f"measured again, {self.final.score:.2f} is no score of focus")
+        low = (
+            f"the score at {self.final.z_um:.2f} um, {self.final.score:.2f}, is below {least}, and"
+        )
         if least > known_score.EVIDENT_SCORE:
             return self.refuse(
                 Verdict.AMBIGUOUS,
-                f"the score at {self.final.z_um:.2f} um, {self.final.score:.2f}, is below {least}, "
-                "and part of the range was not read",
+                f"{low} part of the range was not read",
                 z_um=self.final.z_um,
             )
         seen = peak_of_referee(self.curve, self.settings)
-        low = (
-            f"the score at {self.final.z_um:.2f} um, {self.final.score:.2f}, is below "
-            f"{known_score.EVIDENT_SCORE}, and "
-        )
         if seen is None or abs(seen.z_um - self.final.z_um) > self.settings.dof_um / 2:
             return self.refuse(
                 Verdict.AMBIGUOUS,
-                f"{low}the referee does not confirm the peak",
+                f"{low} the referee does not confirm the peak",
                 z_um=self.final.z_um,
             )
-        beyond = self.specimen_beyond()
-        if beyond is None:
+        end = self.specimen_beyond()
+        if end is None:
             return None
+        return self._beyond(
+            end, f"{low} large structures have most contrast", "the specimen seems to lie"
+        )
+
+    def _beyond(self, end: tuple[float, int], what: str, who: str) -> SearchResult:
+        """``edge``: what is at this end of the range, and who lies beyond it."""
+        end_um, side = end
         return self.refuse(
             Verdict.EDGE,
-            f"{low}large structures have most contrast at the end of the range, "
-            f"{beyond[0]:.2f} um; the specimen seems to lie "
-            f"{'above' if beyond[1] > 0 else 'below'} it",
-            z_um=beyond[0],
+            f"{what} at the end of the range, {end_um:.2f} um; "
+            f"{who} {'above' if side > 0 else 'below'} it",
+            z_um=end_um,
         )
 
     def locked(self, back: Background) -> SearchResult:

@@ -1,7 +1,7 @@
 """How sure an answer is: its uncertainty and its confidence, as tuning runs have borne them out.
 
 The shares of a peak were fitted to 2500 simulated locks (seeds from 3 870 000 and 9 000 000, faults
-included), so that 71 % and 93.5 % of them lie within one and 1.96 standard deviations: their errors
+included), so that 71 % and 93 % of them lie within one and 1.96 standard deviations: their errors
 have heavier tails than a normal distribution. Those of a score without absolute meaning and the
 others were chosen by what tuning runs on seeds 3 000 000 to 3 999 999 showed. How well all of them
 hold on other seeds is in `docs/benchmarks/search.md`.

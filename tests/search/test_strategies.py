@@ -424,26 +424,30 @@ def test_where_large_structures_say_that_the_specimen_is(contrast, end):
     assert run.specimen_beyond() == end
 
 
+START, FIRST = Reading(0.0, 0.3), Reading(-25.0, 0.3, coarse_contrast=5.0)
+
+
 @pytest.mark.parametrize(
-    ("first", "tells"),
+    ("start", "first", "tells"),
     [
-        pytest.param({}, True, id="of good frames"),
-        pytest.param({"dark": True}, False, id="dark"),
-        pytest.param({"saturated": True}, False, id="saturated"),
-        pytest.param({"z_um": -80.0}, False, id="a start far outside the range"),
+        pytest.param(START, FIRST, True, id="of good frames"),
+        pytest.param(START, replace(FIRST, dark=True), False, id="dark"),
+        pytest.param(START, replace(FIRST, saturated=True), False, id="saturated"),
+        pytest.param(
+            replace(FIRST, z_um=-80.0),
+            replace(FIRST, coarse_contrast=3.0),
+            False,
+            id="a start far outside the range",
+        ),
     ],
 )
-def test_which_frames_tell_of_a_specimen_beyond(first, tells):
+def test_which_frames_tell_of_a_specimen_beyond(start, first, tells):
     run = Run(known())
-    contrast = (5.0, 3, 2, 2, 2, 3, 2, 1, 1, 1, 1)
-    planes = [
-        Reading(z, 0.3, coarse_contrast=c)
-        for z, c in zip(np.linspace(-25.0, 25.0, 11), contrast, strict=True)
-    ]
-    start = replace(planes[0], **first) if "z_um" in first else Reading(0.0, 0.3)
-    run.curve = [start, *planes]
-    run.curve[1] = replace(planes[1] if "z_um" in first else planes[0], **{**first, "z_um": -25.0})
-    run.final = planes[5]
+    contrast = (3.0, 2, 2, 2, 3, 2, 1, 1, 1, 1)
+    planes = np.linspace(-20.0, 25.0, 10)
+    others = [Reading(z, 0.3, coarse_contrast=c) for z, c in zip(planes, contrast, strict=True)]
+    run.curve = [start, first, *others]
+    run.final = others[4]
     assert (run.specimen_beyond() is not None) is tells
 
 
