@@ -1,8 +1,10 @@
-"""The light regressor on frozen features: StandardScaler + Ridge, and what it was fitted on.
+"""The light regressor on frozen features, and what it was fitted on.
 
-A head is a folder: ``head.joblib`` (a scikit-learn pipeline), ``distribution.npz`` (where the
-training features lie) and ``manifest.json``. Features mean something only together with the
-encoders and settings that made them, so the manifest names those and a head is refused with others.
+StandardScaler and Ridge, or, where there are tens of thousands of frames to fit it to, a small
+network in the ridge's place. A head is a folder: ``head.joblib`` (a scikit-learn pipeline),
+``distribution.npz`` (where the training features lie) and ``manifest.json``. Features mean
+something only together with the encoders and settings that made them, so the manifest names those
+and a head is refused with others.
 
 A joblib file can execute code when loaded. Its SHA-256, the encoders and the settings are compared
 before it is opened, so a file that was damaged, swapped or half written is never opened. The hash
@@ -17,7 +19,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.linear_model import Ridge
+from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -36,6 +39,8 @@ from models.errors import HeadError
 from models.reiqa import ExtractorSettings
 
 Float64 = NDArray[np.float64]
+# Standardised inputs (n, inputs) and targets (n, outputs) to what is fitted to them.
+Regressor = Callable[[Float64, Float64], Any]
 
 _FORMAT = 1
 
@@ -180,7 +185,7 @@ class Head:
     Attributes
     ----------
     pipeline : Pipeline
-        StandardScaler and Ridge.
+        StandardScaler, and a Ridge or an MLPRegressor.
     distribution : Distribution
         Of the standardised training features.
     manifest : HeadManifest
@@ -212,12 +217,13 @@ class Head:
                 f"head {self.manifest.title} takes {self.manifest.feature_dim} features of one "
                 f"frame, got shape {features.shape}"
             )
-        linear = self._linear
+        maps = self._maps
         x = features[None].astype(np.float64)
         if self.manifest.sampling is not None:
-            x = with_sampling(x, np.array([self.manifest.sampling.centred(sampling)]))
-        standardised = (x - linear.mean) / linear.scale
-        outputs = (standardised @ linear.slope.T + linear.offset)[0]
+            centred = np.array([self.manifest.sampling.centred(sampling)])
+            x = with_sampling(x, centred, products=len(maps.mean) > x.shape[1] + 1)
+        standardised = (x - maps.mean) / maps.scale
+        outputs = maps.outputs(standardised)[0]
         own = standardised[:, : self.manifest.feature_dim]
         distance = float(self.distribution.distance(own)[0])
         return HeadPrediction(
@@ -227,43 +233,80 @@ class Head:
         )
 
     @cached_property
-    def _linear(self) -> _Linear:
+    def _maps(self) -> _Maps:
         """Plain arrays out of the pipeline: they predict the same in every scikit-learn."""
         try:
-            (_, scaler), (_, ridge) = self.pipeline.steps
-            slope = np.atleast_2d(ridge.coef_).astype(np.float64)
-            offset = np.broadcast_to(np.float64(ridge.intercept_), (len(slope),))
-            linear = _Linear(scaler.mean_, scaler.scale_, slope, offset)
+            (_, scaler), (_, regressor) = self.pipeline.steps
+            maps = _Maps(scaler.mean_, scaler.scale_, _affine(regressor))
+            found = maps.shape
         except (AttributeError, TypeError, ValueError) as error:
-            raise HeadError(f"not a StandardScaler and a Ridge: {error}") from error
+            raise HeadError(
+                f"not a StandardScaler and a Ridge or a network of ReLU: {error}"
+            ) from error
         columns = self.manifest.feature_dim
         if self.manifest.sampling is not None:
-            columns = 2 * columns + 1
-        wanted = (len(self.manifest.outputs), columns)
-        if slope.shape != wanted or linear.mean.shape != wanted[1:]:
+            columns = columns + 1 if len(maps.affine) > 1 else 2 * columns + 1
+        wanted = (columns, len(self.manifest.outputs))
+        if found != wanted:
             raise HeadError(
-                f"head {self.manifest.title} maps {slope.shape[1]} features to {slope.shape[0]} "
-                f"outputs, its manifest says {wanted[1]} to {wanted[0]}"
+                f"head {self.manifest.title} maps {found[0]} features to {found[1]} outputs, its "
+                f"manifest says {wanted[0]} to {wanted[1]}"
             )
-        return linear
+        return maps
 
 
-def with_sampling(features: Float64, centred: Float64) -> Float64:
+def with_sampling(features: Float64, centred: Float64, *, products: bool = True) -> Float64:
     """Features, the centred logarithm of the sampling, and their products: (n, 2 D + 1).
 
     How many pixels a depth of field of defocus blurs depends on the sampling alone, so what a
-    feature means for the distance in depths of field depends on it.
+    feature means for the distance in depths of field depends on it. A network multiplies for
+    itself: without ``products`` it is (n, D + 1).
     """
     column = centred[:, None]
-    return np.hstack([features, column, features * column])
+    return np.hstack([features, column, features * column] if products else [features, column])
 
 
 @dataclass(frozen=True)
-class _Linear:
+class _Maps:
+    """Standardisation, then affine maps with a rectifier between one and the next."""
+
     mean: Float64
     scale: Float64
-    slope: Float64
-    offset: Float64
+    affine: tuple[tuple[Float64, Float64], ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Inputs and outputs.
+
+        Raises
+        ------
+        ValueError
+            When one map does not fit on the other.
+        """
+        sizes = [len(self.mean)]
+        for slope, offset in self.affine:
+            if slope.shape != (sizes[-1], len(offset)):
+                raise ValueError(f"a map of {slope.shape} cannot follow {sizes[-1]} values")
+            sizes.append(len(offset))
+        return sizes[0], sizes[-1]
+
+    def outputs(self, standardised: Float64) -> Float64:
+        """(n, inputs) to (n, outputs)."""
+        *hidden, (slope, offset) = self.affine
+        for hidden_slope, hidden_offset in hidden:
+            standardised = np.maximum(standardised @ hidden_slope + hidden_offset, 0)
+        return standardised @ slope + offset
+
+
+def _affine(regressor: Any) -> tuple[tuple[Float64, Float64], ...]:
+    """Slopes of shape (inputs, outputs) and offsets, first map first."""
+    if isinstance(regressor, MLPRegressor):
+        if (regressor.activation, regressor.out_activation_) != ("relu", "identity"):
+            raise ValueError(f"activation {regressor.activation!r} is not 'relu'")
+        pairs = zip(regressor.coefs_, regressor.intercepts_, strict=True)
+        return tuple((slope.astype(np.float64), at.astype(np.float64)) for slope, at in pairs)
+    slope = np.atleast_2d(regressor.coef_).astype(np.float64).T
+    return ((slope, np.broadcast_to(np.float64(regressor.intercept_), slope.shape[1])),)
 
 
 def fit_head(
@@ -275,6 +318,7 @@ def fit_head(
     label: Label,
     name: str,
     alpha: float | tuple[float, float] = 1000.0,
+    network: Regressor | None = None,
     groups: Sequence[object] | None = None,
     sampling: ArrayLike | None = None,
     report: Mapping[str, Any] | None = None,
@@ -297,6 +341,8 @@ def fit_head(
         Of the head.
     alpha : float or tuple of float
         Strength of the ridge, one for both outputs or one each.
+    network : callable, optional
+        Fits scikit-learn's network of rectifiers in the ridge's place.
     groups : sequence of length n, optional
         Stack of each row; see `models.distribution.fit_distribution`.
     sampling : array_like of shape (n,), optional
@@ -316,12 +362,14 @@ def fit_head(
     known, design = None, x
     if sampling is not None:
         known = sampling_range(sampling)
-        design = with_sampling(x, centred_sampling(sampling, known))
+        centred = centred_sampling(sampling, known)
+        design = with_sampling(x, centred, products=network is None)
     ridge = Ridge(np.broadcast_to(np.asarray(alpha, np.float64), (len(columns),)))
-    pipeline = make_pipeline(StandardScaler(), ridge).fit(design, y)
+    scaler = StandardScaler().fit(design)
+    standardised = scaler.transform(design)
+    pipeline = make_pipeline(scaler, (network or ridge.fit)(standardised, y))
     try:
-        own = pipeline[0].transform(design)[:, : x.shape[1]]
-        distribution = fit_distribution(own, groups)
+        distribution = fit_distribution(standardised[:, : x.shape[1]], groups)
     except ValueError as error:
         raise HeadError(f"cannot fit head {name}: {error}") from error
     manifest = HeadManifest(
@@ -403,7 +451,7 @@ def load_head(folder: Path, *, extractor: FeatureSource) -> Head:
     pipeline = _read_verified(folder / "head.joblib", manifest.head_sha256)
     arrays = _read_verified(folder / "distribution.npz", manifest.distribution_sha256)
     head = Head(_pipeline(pipeline, manifest), _distribution(arrays), manifest)
-    head._linear  # noqa: B018 - a malformed pipeline is found now, not at the first frame
+    head._maps  # noqa: B018 - a malformed pipeline is found now, not at the first frame
     return head
 
 

@@ -24,6 +24,7 @@ from autofocus.training.labelled import (
 from autofocus.training.pretrain import Branch, PretrainSettings, corpus_for, pretrain
 from autofocus.training.refine import RefineSettings, refine
 from autofocus.training.team import Team, assembled
+from autofocus.training.wide_cameras import wide_camera_groups
 from models.checkpoints import load_compact_encoder, save_encoders
 from models.head import save_head
 from models.registry import ENSEMBLE_FILE, Registry
@@ -31,6 +32,7 @@ from models.registry import ENSEMBLE_FILE, Registry
 _SMALL_MINUTES = 3.0
 _SIMULATED_PER_BEAD_FIELD = 6
 _SIMULATED_PER_TRANSMITTED = 6
+_SIMULATED_PER_STILL_WINDOW = 390
 
 Data = Annotated[
     Path | None,
@@ -147,10 +149,21 @@ def fit_default_head(
     out: Out,
     data: Data = None,
     specimens: Annotated[int, typer.Option(help="Simulated specimens, 10 frames each.")] = 520,
+    light: Annotated[
+        Path | None,
+        typer.Option(help="Folder `light` of `autofocus refine`: its specimens, 8 frames each."),
+    ] = None,
+    cameras: Annotated[
+        int, typer.Option(help="Cameras that each specimen of --light is seen through.", min=1)
+    ] = 2,
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
     seed: Seed = 1,
 ) -> None:
-    """Fit the head that ships, on frames of known defocus; makes a folder of models."""
+    """Fit the head that ships, on frames of known defocus; makes a folder of models.
+
+    A ridge, or a small network where held-out specimens say that it is clearly better: that takes
+    some tens of thousands of frames.
+    """
     layout = out / "compact"
     save_encoders(
         layout,
@@ -163,7 +176,10 @@ def fit_default_head(
     groups += bead_groups(specimens // _SIMULATED_PER_BEAD_FIELD, seed=seed)
     groups += transmitted_groups(specimens // _SIMULATED_PER_TRANSMITTED, seed=seed)
     if data is not None:
-        groups += still_groups(data, seed=seed) + stack_groups(data)
+        windows = max(2, specimens // _SIMULATED_PER_STILL_WINDOW)
+        groups += still_groups(data, seed=seed, per_image=windows) + stack_groups(data)
+    if light is not None:
+        groups += wide_camera_groups(light, cameras=cameras, seed=seed)
     table = default_head.extract(extractor, groups, jobs=jobs)
     table.save(out / "features.npz")
     default_head.fit_classical(table).save(out / ENSEMBLE_FILE)

@@ -6,8 +6,9 @@ Every frame is scored by its own distance to focus, so the score means the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -18,20 +19,23 @@ from rich.progress import track
 from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from autofocus.training.labelled import Group
+from autofocus.training.network import NetworkSettings, fit_network
 from models.ensemble import Ensemble, fit_ensemble, log_measures
 from models.head import (
     Head,
     Label,
+    Regressor,
     centred_sampling,
     fit_head,
     sampling_range,
     with_sampling,
 )
 from models.reiqa import ReIQA
+
+Float64 = NDArray[np.float64]
 
 SIGMA_DOF = 2.0
 # Further away than this all frames look alike; their distance is not worth learning.
@@ -132,11 +136,6 @@ def _extract_group(extractor: ReIQA, group: Group) -> FeatureTable:
     )
 
 
-def new_regressor(alpha: float) -> object:
-    """StandardScaler and Ridge, as in the notes."""
-    return make_pipeline(StandardScaler(), Ridge(alpha=alpha))
-
-
 def targets(table: FeatureTable) -> NDArray[np.float64]:
     """Columns (score, |d|), shape (n, 2); |d| is cut at `FARTHEST_DOF`."""
     distance = np.minimum(table.defocus_dof, FARTHEST_DOF)
@@ -149,8 +148,6 @@ class CrossValidation:
 
     Attributes
     ----------
-    alpha : float
-        Ridge's.
     pooled_plcc : float
         Correlation of score and label over all held-out frames.
     mean_srcc : float
@@ -159,44 +156,64 @@ class CrossValidation:
         Median error of |d| within 6 depths of field.
     """
 
-    alpha: float
     pooled_plcc: float
     mean_srcc: float
     defocus_error_dof: float
 
 
-def cross_validate(table: FeatureTable, alpha: float, *, folds: int = 5) -> CrossValidation:
-    """Predict every frame by a head that has not seen its specimen."""
+def left_out(
+    table: FeatureTable, regressor: Regressor, *, products: bool = True, folds: int = 5
+) -> Float64:
+    """Predict every frame by a head that has not seen its specimen; shape as of `targets`.
+
+    ``products`` as of `models.head.with_sampling`.
+    """
     wanted = targets(table)
     predicted = np.zeros_like(wanted)
     design = with_sampling(
         table.features.astype(np.float64),
         centred_sampling(table.sampling, sampling_range(table.sampling)),
+        products=products,
     )
     for train, test in GroupKFold(folds).split(design, groups=table.groups):
-        regressor = new_regressor(alpha)
-        regressor.fit(design[train], wanted[train])  # type: ignore[attr-defined]
-        predicted[test] = regressor.predict(design[test])  # type: ignore[attr-defined]
+        scaler = StandardScaler().fit(design[train])
+        fitted = regressor(scaler.transform(design[train]), wanted[train])
+        predicted[test] = fitted.predict(scaler.transform(design[test]))
+    return predicted
+
+
+def judge(table: FeatureTable, predicted: Float64) -> CrossValidation:
+    """Compare what `left_out` predicted with the truth."""
+    wanted = targets(table)
     near = table.defocus_dof <= 6
     return CrossValidation(
-        alpha=alpha,
         pooled_plcc=float(np.corrcoef(predicted[:, 0], wanted[:, 0])[0, 1]),
         mean_srcc=_mean_srcc(predicted[:, 0], wanted[:, 0], table.groups),
         defocus_error_dof=float(np.median(np.abs(predicted - wanted)[near, 1])),
     )
 
 
-def fit(extractor: ReIQA, table: FeatureTable, *, name: str = "default") -> Head:
-    """Fit on every frame, with the ridge that scores held-out specimens best.
+def fit(
+    extractor: ReIQA,
+    table: FeatureTable,
+    *,
+    name: str = "default",
+    settings: NetworkSettings | None = None,
+) -> Head:
+    """Fit on every frame what scores held-out specimens best: a ridge, or else a small network.
 
-    The report in the manifest holds what cross-validation saw, in all and by source.
+    The report in the manifest holds what cross-validation saw of all that was tried, and of what
+    was chosen by source.
     """
-    chosen = choose_alpha(table, ALPHAS)
-    by_source = {
-        str(source): asdict(cross_validate(table.only(table.sources == source), chosen.alpha))
-        for source in np.unique(table.sources)
-        if len(np.unique(table.groups[table.sources == source])) >= 5
+    network = partial(fit_network, settings=settings)
+    ridges = {f"ridge {alpha:g}": alpha for alpha in ALPHAS}
+    predicted = {
+        title: left_out(table, Ridge(alpha).fit)
+        for title, alpha in track(ridges.items(), "left out", total=len(ridges))
     }
+    predicted["network"] = left_out(table, network, products=False)
+    found = {title: judge(table, values) for title, values in predicted.items()}
+    chosen = simplest_of_the_best({title: each.pooled_plcc for title, each in found.items()})
     wanted = targets(table)
     return fit_head(
         table.features,
@@ -205,32 +222,47 @@ def fit(extractor: ReIQA, table: FeatureTable, *, name: str = "default") -> Head
         extractor=extractor,
         label=Label(sigma=SIGMA_DOF),
         name=name,
-        alpha=chosen.alpha,
+        alpha=ridges.get(chosen, ALPHAS[-1]),
+        network=network if chosen == "network" else None,
         groups=table.groups.tolist(),
         sampling=table.sampling,
         report={
             "frames": len(table),
             "specimens": len(np.unique(table.groups)),
-            "cross_validation": asdict(chosen),
-            "cross_validation_by_source": by_source,
+            "regressor": chosen,
+            "cross_validation": {title: asdict(each) for title, each in found.items()},
+            "cross_validation_by_source": _by_source(table, predicted[chosen]),
         },
     )
+
+
+def simplest_of_the_best(correlation: Mapping[str, float]) -> str:
+    """The strongest ridge within 0.005 of the best ridge; the network if it is better by more.
+
+    What cannot be told apart there is decided for what generalises further.
+
+    Parameters
+    ----------
+    correlation : mapping
+        Of ridges, the weakest first, and of the network last.
+    """
+    *ridges, network = correlation
+    best = max(correlation[title] for title in ridges)
+    if correlation[network] > best + _AS_GOOD:
+        return network
+    return [title for title in ridges if correlation[title] >= best - _AS_GOOD][-1]
+
+
+def _by_source(table: FeatureTable, predicted: Float64) -> dict[str, dict[str, float]]:
+    sources = {str(source): table.sources == source for source in np.unique(table.sources)}
+    return {
+        source: asdict(judge(table.only(rows), predicted[rows])) for source, rows in sources.items()
+    }
 
 
 def fit_classical(table: FeatureTable) -> Ensemble:
     """Fit the classical ensemble on the same frames."""
     return fit_ensemble(table.measures, targets(table), table.sampling, alpha=_ENSEMBLE_ALPHA)
-
-
-def choose_alpha(table: FeatureTable, alphas: Sequence[float]) -> CrossValidation:
-    """The strongest ridge whose correlation on held-out specimens is within 0.005 of the best.
-
-    What cannot be told apart there is decided for what generalises further.
-    """
-    tried = [cross_validate(table, alpha) for alpha in alphas]
-    best = max(result.pooled_plcc for result in tried)
-    good = [result for result in tried if result.pooled_plcc >= best - _AS_GOOD]
-    return max(good, key=lambda result: result.alpha)
 
 
 def _mean_srcc(

@@ -88,13 +88,32 @@ class FocusBatches:
             np.repeat(sampling, self.distances).astype(np.float32),
         )
 
+    def recorded(
+        self, specimen: int, planes: NDArray[np.intp], rng: np.random.Generator
+    ) -> list[Floats]:
+        """Record planes of one specimen with one camera drawn at random.
+
+        Parameters
+        ----------
+        specimen : int
+            Its number in the pool.
+        planes : ndarray of int
+            Which of its distances.
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        list of ndarray of shape (side, side), float32
+            Counts of one window, of ``crop_px`` or, now and then, less.
+        """
+        light = self._light(specimen, planes, rng)
+        microscope = self._microscope(specimen, light.shape[1:], rng)
+        return [microscope.record(plane, rng) for plane in light]
+
     def _frames(self, specimen: int, planes: NDArray[np.intp], rng: np.random.Generator) -> Floats:
-        window = self._window(self.pool.light[specimen, 0], rng)
-        light = self.pool.light[specimen, planes][:, window[0], window[1]].astype(np.float32)
+        light = self._light(specimen, planes, rng)
         turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
-        microscope = _Microscope.draw(
-            light.shape[1:], transmitted=bool(self.pool.transmitted[specimen]), rng=rng
-        )
+        microscope = self._microscope(specimen, light.shape[1:], rng)
         percentiles = _percentiles(rng)
         frames = []
         for plane in light:
@@ -102,6 +121,16 @@ class FocusBatches:
             frame = np.rot90(self._filled(frame), turns)
             frames.append(frame[:, ::-1] if mirrored else frame)
         return np.ascontiguousarray(np.stack(frames), dtype=np.float32)
+
+    def _light(self, specimen: int, planes: NDArray[np.intp], rng: np.random.Generator) -> Floats:
+        window = self._window(self.pool.light[specimen, 0], rng)
+        return self.pool.light[specimen, planes][:, window[0], window[1]].astype(np.float32)
+
+    def _microscope(
+        self, specimen: int, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> _Microscope:
+        transmitted = bool(self.pool.transmitted[specimen])
+        return _Microscope.draw(shape, transmitted=transmitted, rng=rng)
 
     def _window(
         self, in_focus: NDArray[np.float16], rng: np.random.Generator

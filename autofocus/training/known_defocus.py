@@ -101,6 +101,11 @@ def load_known_defocus(
         settings.unlink(missing_ok=True)
         _make(folder, data, count=count, seed=seed, jobs=jobs)
         settings.write_text(made_with, encoding="utf-8")
+    return open_known_defocus(folder)
+
+
+def open_known_defocus(folder: Path) -> KnownDefocus:
+    """Map what `load_known_defocus` made."""
     light = np.load(folder / "light.npy", mmap_mode="r")
     with np.load(folder / "truth.npz") as truth:
         return KnownDefocus(light, truth["defocus_dof"], truth["sampling"], truth["transmitted"])

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import warnings
 
 import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPRegressor
 
 from models.encoders import CompactEncoder
 from models.errors import HeadError
@@ -18,6 +21,7 @@ from models.head import (
     read_head_manifest,
     sampling_range,
     save_head,
+    with_sampling,
 )
 from models.reiqa import ExtractorSettings, ReIQA
 
@@ -61,6 +65,45 @@ def test_predictions_are_those_of_the_pipeline(fitted):
         score, defocus_dof = fitted.pipeline.predict(row[None].astype(np.float64))[0]
         assert prediction.score == pytest.approx(score, abs=1e-9)
         assert prediction.defocus_dof == pytest.approx(max(0, defocus_dof), abs=1e-9)
+
+
+def test_a_network_predicts_what_its_pipeline_predicts_and_survives_the_disk(tmp_path):
+    """scikit-learn's own network, fitted by scikit-learn."""
+    x, score, defocus_dof = stack_features(300, seed=1)
+    network = MLPRegressor(hidden_layer_sizes=(16, 8), random_state=0, max_iter=30)
+    sampling = np.random.default_rng(0).uniform(0.2, 0.8, len(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        head = fit_head(
+            x,
+            score,
+            defocus_dof,
+            extractor=extractor(),
+            label=LABEL,
+            name="network",
+            network=network.fit,
+            sampling=sampling,
+        )
+    save_head(tmp_path, head)
+    loaded = load_head(tmp_path, extractor=extractor())
+    centred = centred_sampling([0.3], head.manifest.sampling)
+    for row in stack_features(5, seed=2)[0]:
+        design = with_sampling(row[None].astype(np.float64), centred, products=False)
+        wanted = head.pipeline.predict(design)[0]
+        for each in (head, loaded):
+            prediction = each.predict(row, 0.3)
+            assert prediction.score == pytest.approx(wanted[0], abs=1e-6)
+            assert prediction.defocus_dof == pytest.approx(max(0, wanted[1]), abs=1e-5)
+
+
+def test_a_network_with_another_rectifier_is_refused():
+    x, score, _ = stack_features(50, seed=1)
+    network = MLPRegressor(hidden_layer_sizes=(4,), activation="tanh", max_iter=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        head = fit_head(x, score, extractor=extractor(), label=LABEL, name="h", network=network.fit)
+    with pytest.raises(HeadError, match="'tanh' is not 'relu'"):
+        head.predict(x[0])
 
 
 def test_the_score_follows_the_label_on_unseen_frames(fitted):

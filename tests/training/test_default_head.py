@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
-from autofocus.training.default_head import cross_validate, extract, fit, score_of
+from autofocus.training.default_head import (
+    extract,
+    fit,
+    judge,
+    left_out,
+    score_of,
+    simplest_of_the_best,
+)
 from autofocus.training.labelled import (
     EMPTY_DEFOCUS_DOF,
     defocused,
@@ -93,10 +101,25 @@ def test_fitting_a_head_leaves_the_encoders_as_they_were(encoders, extractor, ta
 
 
 def test_cross_validation_never_sees_the_specimen_it_predicts(table):
-    scrambled = cross_validate(table, 100.0, folds=3)
+    scrambled = judge(table, left_out(table, Ridge(100.0).fit, folds=3))
     assert -1 <= scrambled.pooled_plcc <= 1
     # A lookup by specimen would be perfect if a specimen were on both sides.
     assert scrambled.pooled_plcc < 0.999
+
+
+@pytest.mark.parametrize(
+    ("network", "chosen"), [(0.85, "ridge 300"), (0.86, "ridge 300"), (0.87, "network")]
+)
+def test_a_network_is_taken_only_where_it_is_clearly_better(network, chosen):
+    correlation = {"ridge 100": 0.856, "ridge 300": 0.853, "ridge 1000": 0.84, "network": network}
+    assert simplest_of_the_best(correlation) == chosen
+
+
+def test_the_report_says_what_was_tried_and_what_was_chosen(table, extractor):
+    report = fit(extractor, table).manifest.report
+    assert report["regressor"] in report["cross_validation"]
+    assert len(report["cross_validation"]) == 6
+    assert set(report["cross_validation_by_source"]) == {"simulated"}
 
 
 def test_a_head_reads_the_sampling_of_the_frames_it_was_fitted_on(table, extractor):

@@ -11,12 +11,15 @@ from autofocus.commands.training import refine_encoder
 from autofocus.errors import ConfigError
 from autofocus.training import known_defocus, training_run
 from autofocus.training import refine as module
+from autofocus.training.default_head import extract
 from autofocus.training.focus_batches import FocusBatches
 from autofocus.training.known_defocus import DISTANCES, SIDE_PX, KnownDefocus, load_known_defocus
 from autofocus.training.refine import RefineSettings, refine
 from autofocus.training.team import Team
+from autofocus.training.wide_cameras import wide_camera_groups
 from models.encoders import CompactEncoder
 from models.normalise import BRIGHTEST
+from models.reiqa import ReIQA, settings_for
 
 TINY = RefineSettings(crop_px=64, specimens=3, steps=20, learning_rate=3e-3)
 
@@ -197,3 +200,29 @@ def test_crops_keep_how_bright_a_bead_is_beyond_the_percentile(pool):
 
     assert min(brightest) > 1
     assert max(brightest) <= BRIGHTEST
+
+
+def test_specimens_are_seen_through_several_cameras_and_keep_their_distances(folder, pool):
+    groups = wide_camera_groups(folder, cameras=2, seed=3)
+    frames = groups[4].frames()
+
+    assert len(groups) == len({group.name for group in groups}) == len(pool)
+    assert [frame.defocus_dof for frame in frames] == [*pool.defocus_dof[4]] * 2
+    assert {frame.sampling for frame in frames} == {pool.sampling[4]}
+    first, other = frames[0].image, frames[DISTANCES].image
+    assert first.shape != other.shape or not np.allclose(first, other)
+    again = wide_camera_groups(folder, cameras=2, seed=3)[4].frames()
+    for one, same in zip(frames, again, strict=True):
+        assert np.array_equal(one.image, same.image)
+
+
+def test_frames_of_any_camera_can_be_scored_and_measured(folder, pool):
+    torch.manual_seed(0)
+    extractor = ReIQA(CompactEncoder(4), CompactEncoder(4), settings_for("compact"))
+
+    table = extract(extractor, wide_camera_groups(folder, cameras=1, seed=0)[:3])
+
+    assert len(table) == 3 * DISTANCES
+    assert set(table.sources) == {"wide cameras"}
+    assert np.isfinite(table.features).all()
+    assert np.isfinite(table.measures).all()
