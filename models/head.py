@@ -221,7 +221,7 @@ class Head:
         x = features[None].astype(np.float64)
         if self.manifest.sampling is not None:
             centred = np.array([self.manifest.sampling.centred(sampling)])
-            x = with_sampling(x, centred, products=len(maps.mean) > x.shape[1] + 1)
+            x = with_sampling(x, centred, products=maps.linear)
         standardised = (x - maps.mean) / maps.scale
         outputs = maps.outputs(standardised)[0]
         own = standardised[:, : self.manifest.feature_dim]
@@ -245,7 +245,7 @@ class Head:
             ) from error
         columns = self.manifest.feature_dim
         if self.manifest.sampling is not None:
-            columns = columns + 1 if len(maps.affine) > 1 else 2 * columns + 1
+            columns = 2 * columns + 1 if maps.linear else columns + 1
         wanted = (columns, len(self.manifest.outputs))
         if found != wanted:
             raise HeadError(
@@ -273,6 +273,11 @@ class _Maps:
     mean: Float64
     scale: Float64
     affine: tuple[tuple[Float64, Float64], ...]
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is a ridge, which cannot multiply and is given products."""
+        return len(self.affine) == 1
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -6,9 +6,9 @@ Every frame is scored by its own distance to focus, so the score means the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from pathlib import Path
 
 import joblib
@@ -22,7 +22,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from autofocus.training.labelled import Group
-from autofocus.training.network import NetworkSettings, fit_network
+from autofocus.training.network import fit_network
 from models.ensemble import Ensemble, fit_ensemble, log_measures
 from models.head import (
     Head,
@@ -162,23 +162,41 @@ class CrossValidation:
 
 
 def left_out(
-    table: FeatureTable, regressor: Regressor, *, products: bool = True, folds: int = 5
-) -> Float64:
-    """Predict every frame by a head that has not seen its specimen; shape as of `targets`.
+    table: FeatureTable,
+    regressors: Mapping[str, Regressor],
+    *,
+    products: bool = True,
+    folds: int = 5,
+) -> dict[str, Float64]:
+    """Predict every frame by heads that have not seen its specimen.
 
-    ``products`` as of `models.head.with_sampling`.
+    Parameters
+    ----------
+    table : FeatureTable
+    regressors : mapping
+        What fits each head, by its title.
+    products : bool
+        As of `models.head.with_sampling`.
+    folds : int
+
+    Returns
+    -------
+    dict of ndarray
+        Of each title; shape as of `targets`.
     """
     wanted = targets(table)
-    predicted = np.zeros_like(wanted)
+    predicted = {title: np.zeros_like(wanted) for title in regressors}
     design = with_sampling(
         table.features.astype(np.float64),
         centred_sampling(table.sampling, sampling_range(table.sampling)),
         products=products,
     )
-    for train, test in GroupKFold(folds).split(design, groups=table.groups):
+    splits = GroupKFold(folds).split(design, groups=table.groups)
+    for train, test in track(splits, f"{len(regressors)} left out", total=folds):
         scaler = StandardScaler().fit(design[train])
-        fitted = regressor(scaler.transform(design[train]), wanted[train])
-        predicted[test] = fitted.predict(scaler.transform(design[test]))
+        seen, unseen = scaler.transform(design[train]), scaler.transform(design[test])
+        for title, regressor in regressors.items():
+            predicted[title][test] = regressor(seen, wanted[train]).predict(unseen)
     return predicted
 
 
@@ -193,25 +211,15 @@ def judge(table: FeatureTable, predicted: Float64) -> CrossValidation:
     )
 
 
-def fit(
-    extractor: ReIQA,
-    table: FeatureTable,
-    *,
-    name: str = "default",
-    settings: NetworkSettings | None = None,
-) -> Head:
+def fit(extractor: ReIQA, table: FeatureTable, *, name: str = "default") -> Head:
     """Fit on every frame what scores held-out specimens best: a ridge, or else a small network.
 
     The report in the manifest holds what cross-validation saw of all that was tried, and of what
     was chosen by source.
     """
-    network = partial(fit_network, settings=settings)
     ridges = {f"ridge {alpha:g}": alpha for alpha in ALPHAS}
-    predicted = {
-        title: left_out(table, Ridge(alpha).fit)
-        for title, alpha in track(ridges.items(), "left out", total=len(ridges))
-    }
-    predicted["network"] = left_out(table, network, products=False)
+    predicted = left_out(table, {title: Ridge(alpha).fit for title, alpha in ridges.items()})
+    predicted |= left_out(table, {"network": fit_network}, products=False)
     found = {title: judge(table, values) for title, values in predicted.items()}
     chosen = simplest_of_the_best({title: each.pooled_plcc for title, each in found.items()})
     wanted = targets(table)
@@ -222,8 +230,8 @@ def fit(
         extractor=extractor,
         label=Label(sigma=SIGMA_DOF),
         name=name,
-        alpha=ridges.get(chosen, ALPHAS[-1]),
-        network=network if chosen == "network" else None,
+        alpha=ridges.get(chosen, math.nan),
+        network=None if chosen in ridges else fit_network,
         groups=table.groups.tolist(),
         sampling=table.sampling,
         report={

@@ -101,7 +101,7 @@ def test_fitting_a_head_leaves_the_encoders_as_they_were(encoders, extractor, ta
 
 
 def test_cross_validation_never_sees_the_specimen_it_predicts(table):
-    scrambled = judge(table, left_out(table, Ridge(100.0).fit, folds=3))
+    scrambled = judge(table, left_out(table, {"ridge": Ridge(100.0).fit}, folds=3)["ridge"])
     assert -1 <= scrambled.pooled_plcc <= 1
     # A lookup by specimen would be perfect if a specimen were on both sides.
     assert scrambled.pooled_plcc < 0.999

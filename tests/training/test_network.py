@@ -29,9 +29,7 @@ def test_a_network_learns_what_a_ridge_cannot():
     # Neither output drowns the other, whatever its unit.
     assert correlation(network, 0) > 0.95
     assert correlation(network, 1) > 0.95
-    assert fit_network(x, y, QUICK).predict(unseen)[:, 1].mean() == pytest.approx(
-        wanted[:, 1].mean(), rel=0.1
-    )
+    assert network.predict(unseen)[:, 1].mean() == pytest.approx(wanted[:, 1].mean(), rel=0.1)
 
 
 def test_the_same_seed_gives_the_same_network_and_leaves_torch_alone():
