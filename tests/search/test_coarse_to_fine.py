@@ -82,10 +82,10 @@ def watched(peak, referee):
     return read
 
 
-@pytest.mark.parametrize(("strategy", "start_um"), [("coarse_to_fine", -7.0), ("predictive", 0.0)])
+@pytest.mark.parametrize(("strategy", "start_um"), [("coarse_to_fine", 9.0), ("predictive", 3.0)])
 def test_the_run_ends_where_a_frame_nearby_was_sharper_by_score_and_referee(strategy, start_um):
     # Not symmetric: the middle of the bell is a micrometre beside the sharp plane.
-    bell = curve(4.0, width_um=2.4, height=0.7, base=0.05)
+    bell = curve(4.0, width_um=2.4, height=0.8, base=0.05)
 
     def score(z, i):
         return replace(bell(z, i), score=bell(z, i).score + 0.2 * math.exp(-(((z - 5) / 0.4) ** 2)))

@@ -274,21 +274,21 @@ def test_two_planes_that_compare_are_not_told_apart_by_the_referee(start_um):
 def test_two_planes_in_focus_by_themselves_are_not_ambiguous(name, seed):
     """Two layers of a thick section: each would be locked if the other were not there."""
 
-    def layers(height):
+    def layers(height, *, lower):
         one = absolute_curve(-12.0, height=height, level=0.3, noise=0.01, seed=seed)
-        other = absolute_curve(-5.0, height=height - 0.03, level=0.0, noise=0.01, seed=seed + 9)
+        other = absolute_curve(-5.0, height=height - lower, level=0.0, noise=0.01, seed=seed + 9)
 
         def read(z, i):
             return Reading(z, max(one(z, i).score, other(z, i).score + 0.3), fingerprint=f"{z}/{i}")
 
         return read
 
-    result, readings, _ = drive(name, known(), layers(0.6))
+    result, readings, _ = drive(name, known(), layers(0.6, lower=0.03))
     assert result.locked, result.reason
     assert min(abs(result.z_um + 12.0), abs(result.z_um + 5.0)) <= 0.5
     if any(abs(reading.z_um + 12.0) < 1.0 for reading in readings):
         assert abs(result.z_um + 12.0) <= 0.5
-    low, _, _ = drive(name, known(), layers(0.35))
+    low, _, _ = drive(name, known(), layers(0.35, lower=0.01))
     assert low.verdict is Verdict.AMBIGUOUS, low.reason
 
 
