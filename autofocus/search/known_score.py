@@ -34,8 +34,8 @@ EXPONENTS = (1.5, 2.0, 3.0)
 LEAST_SCORE = 0.25
 HUMP_SCORE = 0.3
 EVIDENT_SCORE = 0.6
-# From which on it is in focus by itself, most of the range unread and nobody expecting focus there.
-# With the head before, of 280 locks between 0.65 and 0.75 four were on another plane, 1 to 14 depths
-# off; of 3303 above, none. This one scores peaks a twentieth higher, and beads up to 0.75 still four
-# depths of field away.
+# From which on it is in focus by itself, most of the range unread and nobody expecting focus
+# there. With the head before, of 280 locks between 0.65 and 0.75 four were on another plane, 1 to
+# 14 depths of field off; of 3303 above, none. This one scores peaks a twentieth higher, and beads
+# up to 0.75 still four depths of field away.
 ALONE_SCORE = 0.8
