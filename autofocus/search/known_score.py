@@ -15,8 +15,8 @@ from __future__ import annotations
 # (0.872, 0.127) and (0.029, 0.062); the height a little wider.
 HEIGHT = (0.87, 0.15)
 LEVEL = (0.03, 0.06)
-# Of a score where there is nothing to focus on; wider than far from focus, (0.054, 0.072), and
-# than 90 empty frames of decision 20, (0.143, 0.089).
+# Of a score where there is nothing to focus on: between far from focus, (0.054, 0.072), and the
+# empty frames of decision 20, (0.143, 0.089); its spread wider than both.
 NOTHING = (0.12, 0.12)
 # Scatter of a reading about the bell that fits its specimen, departures from the bell included: a
 # clean specimen, a usual one, a difficult one. Larger than measured (0.020, 0.029, 0.057),
@@ -28,9 +28,10 @@ HALF_WIDTH_DOF = (2.27, 0.36)
 # The bells are 1 / (1 + |d / w|^p): peaked with long tails, as the label is, or round.
 EXPONENTS = (1.5, 2.0, 3.0)
 # A frame that scores less than the first is not in focus; from the second on a closer look pays;
-# one that scores less than the third needs a witness: a few sharp things on another plane come near
-# to it. With the head before, 2 of the 14 locks from 0.55 to it were on such a plane, and 0 of 432
-# above; humps beyond 6 depths of field are at most 0.55 in 99 %.
+# one that scores less than the third needs a witness: a few sharp things on another plane come
+# near to it. With the head before, 2 of the 14 locks from 0.55 to it were on such a plane, and 0
+# of 432 above; with this one 99 % of humps more than 6 depths of field from focus score at most
+# 0.55.
 LEAST_SCORE = 0.25
 HUMP_SCORE = 0.3
 EVIDENT_SCORE = 0.6

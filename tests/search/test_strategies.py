@@ -132,6 +132,18 @@ def test_one_odd_plane_of_an_empty_recorded_stack_is_no_focus(name, seed):
     assert not result.locked, result.reason
 
 
+@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
+@pytest.mark.parametrize(("top", "whole"), [(0.77, True), (0.83, False)])
+def test_only_a_score_of_focus_by_itself_is_locked_before_the_whole_range_is_read(name, top, whole):
+    result, readings, _ = drive(
+        name, known(), absolute_curve(6.0, height=top - 0.05, level=0.05, noise=0.005)
+    )
+    assert result.locked, result.reason
+    assert abs(result.z_um - 6.0) <= 0.5
+    read_um = [reading.z_um for reading in readings]
+    assert (max(read_um) - min(read_um) > 45.0 and len(read_um) > 16) is whole
+
+
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 @pytest.mark.parametrize("expected", [None, Expectation(-5.0, 1.0)])
 def test_a_few_sharp_things_on_another_plane_are_no_focus(name, expected):
@@ -288,7 +300,9 @@ def test_two_planes_in_focus_by_themselves_are_not_ambiguous(name, seed):
     assert min(abs(result.z_um + 12.0), abs(result.z_um + 5.0)) <= 0.5
     if any(abs(reading.z_um + 12.0) < 1.0 for reading in readings):
         assert abs(result.z_um + 12.0) <= 0.5
-    low, _, _ = drive(name, known(), layers(0.35, lower=0.01))
+    # `coarse_to_fine` reads the lower one some way beside its top, where 0.03 is more.
+    lower = 0.03 if name == "exhaustive" else 0.01
+    low, _, _ = drive(name, known(), layers(0.35, lower=lower))
     assert low.verdict is Verdict.AMBIGUOUS, low.reason
 
 
