@@ -62,10 +62,10 @@ A run that was killed goes on where it was. `--quick` runs one case in {QUICK_ON
 **Judge.** Five simulated microscopes (10x/0.3 to 100x/1.45 oil), seven kinds of specimen, 30 to \
 1000 photons a pixel in the specimen (8 to 20 in `dim`), frames of 384 x 384 px. True focus, start \
 and light follow from seeds, {{first_seed:,}} and up; nothing was trained on them, and the search \
-was tuned on others: 3,000,000 to 3,999,999, and 5,000,000 to 12,999,999 of earlier tables. The \
-error is the true distance of the carriage, play and all, from the plane with most detail in the \
-noise-free frame; with drift, from where that plane is when the run ends. For debris the \
-dust's plane is an accepted answer too, for thick tissue each of its five layers. A \
+was tuned on others: 3,000,000 to 3,999,999, and 5,000,000 to {FIRST_SEED - 1:,} of earlier \
+tables. The error is the true distance of the carriage, play and all, from the plane with most \
+detail in the noise-free frame; with drift, from where that plane is when the run ends. For \
+debris the dust's plane is an accepted answer too, for thick tissue each of its five layers. A \
 tilted specimen is judged by the middle of the frame, the median of its planes.
 
 **Words.** Success: locked within half a depth of field. False lock: locked more than one depth of \

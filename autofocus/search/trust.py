@@ -1,10 +1,10 @@
 """How sure an answer is: its uncertainty and its confidence, as tuning runs have borne them out.
 
 The shares of a peak believed after few readings, and of one fitted to many by a score of absolute
-meaning, were fitted to 1095 simulated locks (seeds from 3 700 000 and 3 750 000, faults included),
-so that 71 % and 93 % of them lie within one and 1.96 standard deviations: their errors have heavier
-tails than a normal distribution. Those of a score without absolute meaning, of the referee and the
-others were chosen by what other tuning runs showed. How well all of them hold on other seeds is in
+meaning, come from 1095 simulated locks (seeds from 3 700 000 and 3 750 000, faults included), of
+which 70 % and 92 % lie within one and 1.96 standard deviations: their errors have heavier tails
+than a normal distribution. Those of a score without absolute meaning, of the referee and the others
+were chosen by what other tuning runs showed. How well all of them hold on other seeds is in
 `docs/benchmarks/search.md`.
 """
 
