@@ -17,16 +17,16 @@ def reading_of(frame: Frame, scorer: Scorer, optics: Optics) -> Reading:
     Raises
     ------
     ModelError
-        When the scorer cannot, or its score is no number: compared with anything that is false,
-        which every later check would take for consent.
+        When the scorer cannot, or what it or its referee says is no number: compared with anything
+        that is false, which every later check would take for consent.
     """
     scored = scorer.score(
         frame.image, bit_depth=frame.bit_depth, sampling=optics.sampling(frame.binning)
     )
-    if not math.isfinite(scored.score):
+    if not math.isfinite(scored.score) or not math.isfinite(scored.referee or 0.0):
         raise ModelError(
-            f"{scorer.name} scored the frame at {frame.z_um:.2f} um as {scored.score}; "
-            "choose another scorer"
+            f"{scorer.name} scored the frame at {frame.z_um:.2f} um as {scored.score}, its referee "
+            f"as {scored.referee}; choose another scorer"
         )
     return Reading(
         z_um=frame.z_um,

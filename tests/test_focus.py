@@ -185,10 +185,18 @@ def test_a_stop_while_the_last_frame_is_scored_still_counts(rig, microscope, sco
 
 
 class Undecided(ClassicalScorer):
-    """A scorer that breaks its promise of a finite score."""
+    """A scorer that breaks its promise of finite numbers."""
+
+    said = FrameScore(score=float("nan"))
 
     def score(self, image, *, bit_depth=None, sampling=None):
-        return FrameScore(score=float("nan"))
+        return self.said
+
+
+class UndecidedReferee(Undecided):
+    """One whose referee does."""
+
+    said = FrameScore(score=0.5, referee=float("nan"))
 
 
 def test_the_scorer_is_told_how_the_camera_samples(rig, microscope):
@@ -207,10 +215,11 @@ def test_the_scorer_is_told_how_the_camera_samples(rig, microscope):
     )
 
 
-def test_a_score_that_is_no_number_ends_the_run(rig, microscope):
+@pytest.mark.parametrize("kind", [Undecided, UndecidedReferee])
+def test_what_is_no_number_ends_the_run(rig, microscope, kind):
     microscope.move_to(12.0)
     with pytest.raises(ModelError, match="nan"):
-        focus(rig, microscope, Undecided(DEFAULT_MEASURE))
+        focus(rig, microscope, kind(DEFAULT_MEASURE))
     assert microscope.z_um() == pytest.approx(12.0, abs=0.01)
 
 

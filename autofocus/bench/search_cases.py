@@ -1,7 +1,7 @@
 """What the benchmark of the search asks: microscopes, specimens, light, faults, starts.
 
 Everything follows from a seed. Those of the published table begin at `FIRST_SEED`; the search was
-tuned on others (3 000 000 to 3 999 999, and 5 000 000 to 10 999 999, which earlier tables had), and
+tuned on others (3 000 000 to 3 999 999, and 5 000 000 up to it, which earlier tables had), and
 nothing was trained on either.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from autofocus.optics import Optics
 
-FIRST_SEED = 13_000_000
+FIRST_SEED = 14_000_000
 QUICK_ONE_IN = 40
 WAVELENGTH_UM = 0.53
 FLUORESCENT = ("nuclei", "filaments", "puncta", "cells", "tissue", "beads")

@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 
 from autofocus.training.default_head import score_of
 from autofocus.training.defocus import random_objective
-from autofocus.training.labelled import sampling_of
+from autofocus.training.labelled import few_beads, sampling_of
 from devices.simulated.optics import depth_of_field_um
 from devices.simulated.render import Renderer, camera_counts
 from devices.simulated.specimens import KINDS, Specimen, make_specimen
@@ -63,6 +63,10 @@ class Condition:
         Standard deviation of the lamp, as a share.
     sparse : bool
         Leave a disc of specimen that covers 3 % of the frame.
+    few_beads : int
+        This many beads are all there is; 0 for the specimens as they are.
+    side_px : int
+        Of the frame.
     """
 
     photons: float
@@ -72,6 +76,8 @@ class Condition:
     bleaching: float = 0.0
     flicker: float = 0.0
     sparse: bool = False
+    few_beads: int = 0
+    side_px: int = SIDE_PX
 
 
 CONDITIONS: Mapping[str, Condition] = MappingProxyType(
@@ -84,6 +90,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
         "flicker": Condition(300.0, flicker=0.15),
         "sparse": Condition(300.0, FLUORESCENT, sparse=True),
         "transmitted": Condition(1000.0, TRANSMITTED),
+        "few beads": Condition(300.0, ("beads",), few_beads=2, side_px=1024),
     }
 )
 
@@ -152,9 +159,7 @@ def simulate(kind: str, seed: int, condition: Condition, *, planes: int = PLANES
     """Render a random specimen through a random objective; the same for everyone."""
     rng = np.random.default_rng([seed, 0x53EE9])
     objective = random_objective(rng)
-    specimen = make_specimen(
-        kind, shape=(SIDE_PX, SIDE_PX), pixel_size_um=objective.pixel_size_um, rng=rng
-    )
+    specimen = _specimen(kind, condition, objective.pixel_size_um, rng)
     if condition.sparse:
         specimen = _sparse(specimen, rng)
     renderer = Renderer(specimen, objective, condenser_na_ratio=float(rng.uniform(0.3, 0.9)))
@@ -170,15 +175,26 @@ def simulate(kind: str, seed: int, condition: Condition, *, planes: int = PLANES
     return Stack(tuple(frames), distances, sampling_of(objective), renderer.relative(0.0))
 
 
+def _specimen(
+    kind: str, condition: Condition, pixel_size_um: float, rng: np.random.Generator
+) -> Specimen:
+    side = condition.side_px
+    if not condition.few_beads:
+        return make_specimen(kind, shape=(side, side), pixel_size_um=pixel_size_um, rng=rng)
+    light = few_beads(side, pixel_size_um, count=condition.few_beads, rng=rng)
+    return Specimen(((0.0, light),), kind, "fluorescence")
+
+
 def _sparse(specimen: Specimen, rng: np.random.Generator) -> Specimen:
     """Blot out everything but a disc around some of what is sharp, wherever in the frame."""
-    y, x = np.indices((SIDE_PX, SIDE_PX))
-    radius = SIDE_PX * math.sqrt(_SPARSE_SHARE / math.pi)
-    center = rng.uniform(radius, SIDE_PX - radius, 2)
+    side = specimen.shape[0]
+    y, x = np.indices((side, side))
+    radius = side * math.sqrt(_SPARSE_SHARE / math.pi)
+    center = rng.uniform(radius, side - radius, 2)
     inside = (np.hypot(y - center[0], x - center[1]) < radius).astype(np.float32)
     _, sharp = min(specimen.layers, key=lambda layer: abs(layer[0]))
     light = sharp.ravel().astype(np.float64)
-    something = divmod(int(rng.choice(light.size, p=light / light.sum())), SIDE_PX)
+    something = divmod(int(rng.choice(light.size, p=light / light.sum())), side)
     # The specimen continues at the opposite edge, so it may be moved any way.
     shift = tuple(np.rint(center - something).astype(int))
     layers = tuple(

@@ -429,11 +429,13 @@ class Run:
         return self.settings.absolute and means_focus and self._is_seen_by_referee(best)
 
     def _is_seen_by_referee(self, best: Reading) -> bool:
-        seen = [reading for reading in self.curve if reading.referee is not None]
-        if not seen:
-            return False
-        sharpest = max(seen, key=lambda reading: reading.referee or 0.0)
-        return abs(sharpest.z_um - best.z_um) <= self.settings.dof_um / 2
+        # It sees nothing where it is not above 0, and a clipped frame is no witness.
+        seen = [
+            (reading.referee, reading.z_um)
+            for reading in self.curve
+            if reading.referee is not None and reading.referee > 0 and not reading.saturated
+        ]
+        return bool(seen) and abs(max(seen)[1] - best.z_um) <= self.settings.dof_um / 2
 
     def _is_one_frame(self, level: float) -> bool:
         """Whether all that stands out is one frame that came back: a plane of a recorded stack.

@@ -2,6 +2,7 @@
 
 import csv
 
+import cv2
 import numpy as np
 import pytest
 
@@ -47,6 +48,14 @@ def test_something_of_every_sparse_specimen_is_left():
         sparse = sweeps.simulate("beads", seed, sweeps.Condition(300.0, sparse=True), planes=3)
         assert len(sparse.frames) == 3
         assert sparse.sharp.max() > 0
+
+
+def test_few_beads_are_alone_in_the_frame_of_a_whole_camera():
+    stack = sweeps.simulate("beads", SEED, sweeps.CONDITIONS["few beads"], planes=3)
+    assert stack.frames[0].shape == (1024, 1024)
+    lit = stack.sharp > 0.1 * stack.sharp.max()
+    assert 0 < lit.mean() < 0.002
+    assert cv2.connectedComponents(lit.astype(np.uint8))[0] - 1 == 2
 
 
 def made_up(name: str, score, seed: int = 0) -> sweeps.Sweep:

@@ -392,6 +392,27 @@ def test_what_contradicts_a_lock(referee, contradicts):
     assert (found.z_um if found else None) == contradicts
 
 
+@pytest.mark.parametrize(
+    ("referee", "seen"),
+    [
+        pytest.param((0.1, 0.9, 0.2), True, id="most there"),
+        pytest.param((0.9, 0.1, 0.2), False, id="most elsewhere"),
+        pytest.param((0.0, 0.0, 0.0), False, id="nothing anywhere"),
+        pytest.param((-0.2, -0.1, -0.3), False, id="less than nothing"),
+        pytest.param((None, None, None), False, id="no referee"),
+    ],
+)
+def test_three_readings_are_no_peak_unless_the_referee_saw_most_where_they_mean_focus(
+    referee, seen
+):
+    run = Run(known())
+    readings = zip((0.0, 3.0, 6.0), (0.2, 0.9, 0.2), referee, strict=True)
+    run.curve = run.fresh = [Reading(*each) for each in readings]
+    assert (run.flat_or_edge() is None) is seen
+    run.curve[1] = replace(run.curve[1], saturated=True)
+    assert run.flat_or_edge().verdict is Verdict.FLAT
+
+
 def faint(specimen_um, *, score=0.45):
     """A plane at 4 um that scores little; large structures have most contrast somewhere else."""
     plane = absolute_curve(4.0, width_um=2.0, height=score - 0.05, level=0.05, noise=0.015)

@@ -122,7 +122,8 @@ def test_only_what_is_new_is_computed(tmp_path: Path, extractor: ReIQA) -> None:
     assert changed.from_cache == 3
     assert not np.array_equal(changed.table.features[1], first.table.features[1])
 
-    next(cache.glob("*.npy")).write_bytes(b"half of a file")
+    newest = max(cache.glob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
+    newest.write_bytes(b"half of a file")
     assert extract_features(extractor, planes, cache).from_cache == 3
     other = ReIQA(CompactEncoder(4), CompactEncoder(4), SMALL)
     assert extract_features(other, planes, cache).from_cache == 0
