@@ -413,6 +413,25 @@ def test_three_readings_are_no_peak_unless_the_referee_saw_most_where_they_mean_
     assert run.flat_or_edge().verdict is Verdict.FLAT
 
 
+@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
+@pytest.mark.parametrize("start_um", [-3.0, 0.0, 12.0])
+@pytest.mark.parametrize("height", [0.7, 0.9])
+def test_hot_pixels_far_from_focus_are_no_focus(name, start_um, height):
+    """Crisp to the score wherever the light is even; the referee sees only the specimen."""
+    even = absolute_curve(-17.0, width_um=4.0, height=height - 0.1, level=0.1, noise=0.04)
+    specimen = absolute_curve(1.2, width_um=2.0, height=0.015, level=-0.004, noise=0.0003, seed=1)
+
+    def read(z, i):
+        seen = specimen(z, i).score
+        return replace(even(z, i), score=max(even(z, i).score, 20 * seen), referee=seen)
+
+    result, readings, _ = drive(name, known(start_z_um=start_um), read)
+    assert min(reading.z_um for reading in readings) < -12.0
+    assert not result.locked, result.reason
+    assert result.verdict is Verdict.AMBIGUOUS
+    assert "referee" in result.reason
+
+
 def faint(specimen_um, *, score=0.45):
     """A plane at 4 um that scores little; large structures have most contrast somewhere else."""
     plane = absolute_curve(4.0, width_um=2.0, height=score - 0.05, level=0.05, noise=0.015)
