@@ -51,10 +51,7 @@ class PatchSettings:
     patch_size : int
         Side, px; at least 32.
     patches, top_patches : int
-        Candidates inside the specimen (there are others in large frames), and how many of them,
-        the sharpest, are used.
-    sharpness_sigma_px : float
-        Of the Gaussian before the Laplacian that ranks them.
+        Candidates inside the specimen, and how many of them, the sharpest, are used.
     min_roi_cover : float
         Least share of specimen in a candidate, 0..1.
     p_low, p_high : float
@@ -66,7 +63,6 @@ class PatchSettings:
     patch_size: int = 128
     patches: int = 32
     top_patches: int = 4
-    sharpness_sigma_px: float = 2.0
     min_roi_cover: float = 0.4
     p_low: float = 1.0
     p_high: float = 99.8
@@ -77,11 +73,6 @@ class PatchSettings:
         _require(
             1 <= self.top_patches <= self.patches,
             f"top_patches = {self.top_patches} must be within 1..patches = {self.patches}",
-        )
-        _require(
-            0 < self.sharpness_sigma_px <= self.patch_size / 4,
-            f"sharpness_sigma_px = {self.sharpness_sigma_px} must be positive and at most a "
-            "quarter of the patch",
         )
         _require(0 <= self.min_roi_cover <= 1, f"min_roi_cover = {self.min_roi_cover}: 0..1")
         _require(
@@ -329,8 +320,7 @@ def read_finetuned_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"no fine-tuned network in {folder}: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} is no manifest of a fine-tuned network of this version, train it again: "
-            f"{error!r}"
+            f"{path} is no manifest of a fine-tuned network: {error!r}"
         ) from error
 
 

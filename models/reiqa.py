@@ -52,13 +52,9 @@ class ExtractorSettings:
     patch_size : int
         Side of a patch, px; a multiple of 64, so that half scale is exact.
     patches : int
-        Candidates anywhere in the specimen; in frames of more than two patches a side there are
-        others besides, which leave nothing of it out (`models.patches.covering_positions`).
+        Candidates a frame.
     top_k : float
-        Share of ``patches``, the sharpest candidates, that the network sees, 0..1, rounded up.
-    sharpness_sigma_px : float
-        Of the Gaussian before the Laplacian whose variance ranks the candidates
-        (`models.patches.sharpest`).
+        Share of the candidates, the sharpest, that the network sees, 0..1, rounded up.
     min_roi_cover : float
         Least share of specimen in a candidate, 0..1.
     p_low, p_high : float
@@ -77,14 +73,13 @@ class ExtractorSettings:
     pooling : {"mean", "p80", "p90", "p95"}
         How the features of the patches become those of the frame: their mean, or that percentile
         of each, which the sharpest patches decide. ``top_k = 1`` with ``"mean"`` is the plain mean
-        over ``patches`` candidates.
+        over all candidates.
     """
 
     layout: Layout = "compact"
     patch_size: int = 256
     patches: int = 32
     top_k: float = 0.2
-    sharpness_sigma_px: float = 2.0
     min_roi_cover: float = 0.4
     p_low: float = 1.0
     p_high: float = 99.8
@@ -107,11 +102,6 @@ class ExtractorSettings:
         )
         _require(self.patches >= 1, f"patches = {self.patches} must be at least 1")
         _require(0 < self.top_k <= 1, f"top_k = {self.top_k} must be in (0, 1]")
-        _require(
-            0 < self.sharpness_sigma_px <= self.patch_size / 4,
-            f"sharpness_sigma_px = {self.sharpness_sigma_px} must be positive and at most a "
-            "quarter of the patch",
-        )
         _require(0 <= self.min_roi_cover <= 1, f"min_roi_cover = {self.min_roi_cover}: 0..1")
         _require(
             0 <= self.p_low < self.p_high <= 100,

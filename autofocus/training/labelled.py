@@ -32,7 +32,7 @@ Floats = NDArray[np.float32]
 EMPTY_DEFOCUS_DOF = 20.0
 _MOST_DEFOCUS_DOF = 20.0
 _SIDES_PX = (96, 192, 320, 384, 512)  # cameras are often read out in part
-_BEAD_SIDES_PX = (48, 64, 96, 128, 192, 256, 384, 640, 1024)
+_BEAD_SIDES_PX = (48, 64, 96, 128, 192, 256)
 _EMPTY_KINDS = ("empty", "empty_brightfield")
 
 
@@ -127,7 +127,7 @@ def simulated_groups(count: int, *, seed: int, frames: int = 10) -> list[Group]:
 
 
 def bead_groups(count: int, *, seed: int, frames: int = 10) -> list[Group]:
-    """One to five small beads, in frames of any size, often through an aberrated objective.
+    """One to five small beads in a small frame, often through an aberrated objective.
 
     What labs record to measure a point spread function. The rings of a defocused bead are as crisp
     as anything, and hardly any specimen of `simulated_groups` shows them alone.

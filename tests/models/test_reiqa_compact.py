@@ -202,8 +202,6 @@ def test_settings_with_a_missing_name_are_not_completed_by_defaults():
         {"patch_size": 250},
         {"patches": 0},
         {"top_k": 0.0},
-        {"sharpness_sigma_px": 0.0},
-        {"sharpness_sigma_px": 65.0},
         {"min_roi_cover": 1.5},
         {"p_low": 99.9},
         {"pooling": "max"},
