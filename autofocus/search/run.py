@@ -334,12 +334,18 @@ class Run:
         if sharpest <= FAR_SHARPER * max(final.referee, 0.0):
             return None
         off_um = found.z_um - final.z_um
+        in_a_dip = self._compares_beyond([one for _, one in alike], off_um, sharpest)
+        return None if in_a_dip else found
+
+    def _compares_beyond(self, readings: Sequence[Reading], off_um: float, sharpest: float) -> bool:
+        """Whether the referee sees nearly as much on the other side: the last frame is in a dip."""
+        assert self.final is not None
         opposite = [
-            referee
-            for referee, reading in alike
-            if 0 > (reading.z_um - final.z_um) / off_um >= -AS_FAR
+            reading.referee or 0.0
+            for reading in readings
+            if 0 > (reading.z_um - self.final.z_um) / off_um >= -AS_FAR
         ]
-        return None if max(opposite, default=0.0) >= sharpest / FAR_SHARPER else found
+        return max(opposite, default=0.0) >= sharpest / FAR_SHARPER
 
     def referee_saw_nothing_yet(self) -> bool:
         """Whether the referee sees nothing in the last frame, and the range may hold what it does.
@@ -354,14 +360,17 @@ class Run:
         """The referee's peak on another plane, where it sees nothing at all in the last frame.
 
         Of 4385 locks (seeds from 3 780 000, 13 000 000 and 14 000 000) two had such a peak, both
-        of them 35 depths of field and more off, on hot pixels.
+        of them 35 depths of field and more off, on hot pixels. A dip of the referee contradicts
+        nothing, as in `far_sharper_elsewhere`.
         """
-        final, apart_um = self.final, ELSEWHERE_DOF * self.settings.dof_um
-        assert final is not None
+        assert self.final is not None
         peak = peak_of_referee(self.curve, self.settings)
         if peak is None or not self._is_nothing_to_the_referee():
             return None
-        return peak if abs(peak.z_um - final.z_um) > apart_um else None
+        off_um = peak.z_um - self.final.z_um
+        if abs(off_um) <= ELSEWHERE_DOF * self.settings.dof_um:
+            return None
+        return None if self._compares_beyond(self.curve, off_um, peak.score) else peak
 
     def _is_nothing_to_the_referee(self) -> bool:
         final = self.final

@@ -306,14 +306,15 @@ def test_two_planes_in_focus_by_themselves_are_not_ambiguous(name, seed):
     assert low.verdict is Verdict.AMBIGUOUS, low.reason
 
 
-@pytest.mark.parametrize("dip_um", [1.5, 2.5])
-def test_least_contrast_in_focus_contradicts_no_lock_there(dip_um):
-    """Unstained cells: the referee is highest on both sides of focus."""
+@pytest.mark.parametrize("dip_um", [1.5, 2.5, 3.5])
+@pytest.mark.parametrize("floor", [0.0, -0.1])
+def test_least_contrast_in_focus_contradicts_no_lock_there(dip_um, floor):
+    """Unstained cells: the referee is highest on both sides of focus, and may see nothing there."""
     score = absolute_curve(0.0, width_um=4.0, height=0.85, noise=0.01)
 
     def read(z, i):
-        around = sum(1 / (1 + ((z - side * dip_um) / 0.8) ** 2) ** 2 for side in (-1, 1))
-        return Reading(z, score(z, i).score, referee=around, fingerprint=f"{z}/{i}")
+        lobes = [1 / (1 + ((z - side * dip_um) / (dip_um / 2)) ** 2) ** 2 for side in (-1, 1)]
+        return Reading(z, score(z, i).score, referee=floor + sum(lobes), fingerprint=f"{z}/{i}")
 
     for name in ("coarse_to_fine", "predictive"):
         result, _, _ = drive(name, known(start_z_um=7.0), read)
