@@ -347,6 +347,23 @@ class Run:
         ]
         return max(opposite, default=0.0) >= sharpest / FAR_SHARPER
 
+    def contradiction(self) -> str | None:
+        """How the referee denies that the last frame is in focus; None where it does not."""
+        assert self.final is not None
+        sharper = self.far_sharper_elsewhere()
+        if sharper is not None:
+            return (
+                f"the frame at {sharper.z_um:.2f} um scores nearly as much as the one at "
+                f"{self.final.z_um:.2f} um, and is far sharper to the referee"
+            )
+        seen = self.seen_elsewhere_only()
+        if seen is None:
+            return None
+        return (
+            f"the referee sees nothing in the frame at {self.final.z_um:.2f} um; its peak is "
+            f"at {seen.z_um:.2f} um"
+        )
+
     def referee_saw_nothing_yet(self) -> bool:
         """Whether the referee sees nothing in the last frame, and the range may hold what it does.
 
@@ -364,8 +381,10 @@ class Run:
         nothing, as in `far_sharper_elsewhere`.
         """
         assert self.final is not None
+        if not self._is_nothing_to_the_referee():
+            return None
         peak = peak_of_referee(self.curve, self.settings)
-        if peak is None or not self._is_nothing_to_the_referee():
+        if peak is None:
             return None
         off_um = peak.z_um - self.final.z_um
         if abs(off_um) <= ELSEWHERE_DOF * self.settings.dof_um:
@@ -597,25 +616,10 @@ class Run:
                 f"reproduce the best reading, {self.best().score:.4g}",
                 z_um=self.final.z_um,
             )
-        return self._contradicted() or self._without_witness() or self.locked(back)
-
-    def _contradicted(self) -> SearchResult | None:
-        """``ambiguous`` where the referee sees focus on another plane."""
-        assert self.final is not None
-        sharper, seen = self.far_sharper_elsewhere(), self.seen_elsewhere_only()
-        if sharper is not None:
-            why = (
-                f"the frame at {sharper.z_um:.2f} um scores nearly as much as the one at "
-                f"{self.final.z_um:.2f} um, and is far sharper to the referee"
-            )
-        elif seen is not None:
-            why = (
-                f"the referee sees nothing in the frame at {self.final.z_um:.2f} um; its peak is "
-                f"at {seen.z_um:.2f} um"
-            )
-        else:
-            return None
-        return self.refuse(Verdict.AMBIGUOUS, why, z_um=self.final.z_um)
+        why = self.contradiction()
+        if why is not None:
+            return self.refuse(Verdict.AMBIGUOUS, why, z_um=self.final.z_um)
+        return self._without_witness() or self.locked(back)
 
     def _without_witness(self) -> SearchResult | None:
         """A refusal where the score alone is too low to tell focus from a hump beside it.
