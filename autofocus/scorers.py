@@ -100,9 +100,21 @@ class Scorers:
     def __call__(self, name: str | None, head: str | None) -> Scorer:
         """Load a scorer; see `models.registry.Registry.load_scorer`."""
         name = name or self.default
-        if head is None:
-            head = self.active.name if name == DEFAULT_SCORER else DEFAULT_HEAD
-        return self._load(name, head)
+        if head is None and name == DEFAULT_SCORER:
+            return self._load_active(name)
+        return self._load(name, head or DEFAULT_HEAD)
+
+    def _load_active(self, name: str) -> Scorer:
+        head = self.active.name
+        try:
+            return self._load(name, head)
+        except HeadError as error:
+            if head == DEFAULT_HEAD:
+                raise
+            raise HeadError(
+                f"{error}; until {head!r} is fitted again, delete {self.active.path} to use the "
+                "head that came with the program"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,12 @@ class PatchSettings:
     patch_size : int
         Side, px; at least 32.
     patches, top_patches : int
-        Candidates inside the specimen, and how many of them, the sharpest, are used.
+        Candidates inside the specimen (in large frames a grid of them besides), and how many,
+        the sharpest, are used.
+    sharpness_sigma_px : float
+        Of the Gaussian before the Laplacian that ranks them.
+    most_overlap : float
+        Share of a patch that it may have in common with a sharper one, 0..1.
     min_roi_cover : float
         Least share of specimen in a candidate, 0..1.
     p_low, p_high : float
@@ -63,6 +68,8 @@ class PatchSettings:
     patch_size: int = 128
     patches: int = 32
     top_patches: int = 4
+    sharpness_sigma_px: float = 2.0
+    most_overlap: float = 0.5
     min_roi_cover: float = 0.4
     p_low: float = 1.0
     p_high: float = 99.8
@@ -74,6 +81,12 @@ class PatchSettings:
             1 <= self.top_patches <= self.patches,
             f"top_patches = {self.top_patches} must be within 1..patches = {self.patches}",
         )
+        _require(
+            0 < self.sharpness_sigma_px <= self.patch_size / 4,
+            f"sharpness_sigma_px = {self.sharpness_sigma_px} must be positive and at most a "
+            "quarter of the patch",
+        )
+        _require(0 <= self.most_overlap <= 1, f"most_overlap = {self.most_overlap}: 0..1")
         _require(0 <= self.min_roi_cover <= 1, f"min_roi_cover = {self.min_roi_cover}: 0..1")
         _require(
             0 <= self.p_low < self.p_high <= 100,
@@ -122,7 +135,11 @@ class Settings:
         patches, label = values["patches"], values["label"]
         for given, kind in ((patches, PatchSettings), (label, Label)):
             differing = set(given) ^ {field.name for field in fields(kind)}
-            _require(not differing, f"settings differ in {sorted(differing)}")
+            _require(
+                not differing,
+                f"settings differ in {sorted(differing)}; what another version of this program "
+                "trained must be trained anew",
+            )
         return cls(**{**values, "patches": PatchSettings(**patches), "label": Label(**label)})
 
 

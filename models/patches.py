@@ -1,4 +1,4 @@
-"""Where in a frame the network looks: candidates inside the specimen, the sharpest of them."""
+"""Where in a frame the network looks: inside the specimen, at the sharpest patches apart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ UInt8 = NDArray[np.uint8]
 Positions = NDArray[np.intp]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+_LARGEST_COUNT = 1e30
 _PROPOSALS = 10_000
+# Steps of evenly spread proposals: powers of the plastic number (M. Roberts, "The unreasonable
+# effectiveness of quasirandom sequences", 2018). No library's sequence: two versions may differ.
+_STEPS = np.array([0.7548776662466927, 0.5698402909980532])
+# Up to so many patches a side, a few dozen at any place leave nothing out.
+_COVERED_PATCHES = 2
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Anchor:
             raise ImageError(message) from error
         if not positions or min(height, width) < 1:
             raise ImageError("the anchor has no patches; send back the one you were given")
-        if window is not None and not 0 < window.hi - window.lo < math.inf:
+        if window is not None and not _usable(window):
             raise ImageError(f"the anchor's lo = {lo} must be below hi = {hi}, both finite counts")
         return cls((height, width), positions, window)
 
@@ -98,13 +104,17 @@ class PatchChoice(Protocol):
     @property
     def p_high(self) -> float: ...  # noqa: D102
     @property
+    def sharpness_sigma_px(self) -> float: ...  # noqa: D102
+    @property
+    def most_overlap(self) -> float: ...  # noqa: D102
+    @property
     def seed(self) -> int: ...  # noqa: D102
 
 
 def choose_anchor(image: NDArray[np.generic], choice: PatchChoice) -> Anchor:
     """Patches and normalisation chosen on this frame, to be used on it and on others.
 
-    The same image always gives the same anchor.
+    On one machine the same image always gives the same anchor.
 
     Raises
     ------
@@ -113,16 +123,15 @@ def choose_anchor(image: NDArray[np.generic], choice: PatchChoice) -> Anchor:
     """
     counts = as_grey_float(image)
     normalisation = percentile_normalisation(image, p_low=choice.p_low, p_high=choice.p_high)
-    frame8 = to_8bit(normalisation.apply(counts))
-    candidates = sample_positions(
-        pad_to(specimen_mask(frame8), choice.patch_size),
+    frame = _for_ranking(counts, normalisation)
+    candidates = _candidates(pad_to(specimen_mask(to_8bit(frame)), choice.patch_size), choice)
+    best_first = _sharpest_first(pad_to(frame, choice.patch_size), candidates, choice)
+    top = apart(
+        best_first,
         size=choice.patch_size,
-        count=choice.patches,
-        min_cover=choice.min_roi_cover,
-        seed=choice.seed,
+        count=choice.top_patches,
+        most_overlap=choice.most_overlap,
     )
-    patches8 = cut(pad_to(frame8, choice.patch_size), candidates, choice.patch_size)
-    top = candidates[sharpest(patches8, choice.top_patches)]
     return Anchor(
         shape=(counts.shape[0], counts.shape[1]),
         positions=tuple((int(y), int(x)) for y, x in top),
@@ -154,11 +163,11 @@ def anchored_patches(
     normalisation = anchor.normalisation or percentile_normalisation(
         image, p_low=choice.p_low, p_high=choice.p_high
     )
-    counts_of_patches = cut(padded, np.array(anchor.positions), choice.patch_size)
-    patches = normalisation.apply(counts_of_patches, highlights)
-    if len(patches) <= choice.top_patches:
-        return patches
-    return patches[sharpest(to_8bit(patches), choice.top_patches)]
+    positions = np.array(anchor.positions)
+    if len(positions) > choice.top_patches:
+        best_first = _sharpest_first(_for_ranking(padded, normalisation), positions, choice)
+        positions = best_first[: choice.top_patches]
+    return normalisation.apply(cut(padded, positions, choice.patch_size), highlights)
 
 
 def pad_to(frame: NDArray[Scalar], size: int) -> NDArray[Scalar]:
@@ -179,7 +188,7 @@ def sample_positions(
 ) -> Positions:
     """Patch positions inside the specimen.
 
-    Positions are proposed uniformly over the frame; the first ``count`` distinct ones whose patch
+    Positions are proposed evenly over the frame; the first ``count`` distinct ones whose patch
     holds enough specimen are taken. The proposals depend on the shape of the frame and on the
     seed only, never on the mask: a mask that changes a little from frame to frame changes few
     positions, and the same image always gives the same ones.
@@ -207,15 +216,40 @@ def sample_positions(
     """
     area = cv2.integral(mask)
     proposals = _proposals(mask.shape, size, seed)
-    inside = proposals[_cover(area, proposals, size) >= min_cover]
+    inside = proposals[_patch_means(area, proposals, size) >= min_cover]
     chosen = _distinct(inside)[:count]
     if len(chosen) == count:
         return chosen
-    grid = _grid(mask.shape, size)
-    cover = _cover(area, grid, size)
+    grid = _grid(mask.shape, size, size // 4)
+    cover = _patch_means(area, grid, size)  # share of specimen
     best_first = np.argsort(-cover, kind="stable")
     spare = grid[best_first[: np.count_nonzero(cover)]]
     return _distinct(np.concatenate([chosen, spare]))[:count]
+
+
+def covering_positions(mask: UInt8, *, size: int, min_cover: float) -> Positions:
+    """Positions that leave nothing of a large specimen out: a grid of half-patch steps.
+
+    A point of a large frame is in none of a few dozen patches more often than not, and where a
+    single bead is all there is, it has to be in one.
+
+    Parameters
+    ----------
+    mask, size, min_cover
+        As of `sample_positions`. Half of the most that a patch holds is enough where that is less
+        than ``min_cover``, as with small things scattered over the frame.
+
+    Returns
+    -------
+    ndarray of shape (n, 2), int
+        (y, x) of top left corners, distinct; none in frames of at most two patches a side, which
+        the positions of `sample_positions` cover.
+    """
+    if max(mask.shape) <= _COVERED_PATCHES * size:
+        return np.empty((0, 2), np.intp)
+    grid = _grid(mask.shape, size, math.ceil(size / 2))
+    cover = _patch_means(cv2.integral(mask), grid, size)
+    return grid[(cover > 0) & (cover >= min(min_cover, cover.max() / 2))]
 
 
 def cut(frame: NDArray[Scalar], positions: Positions, size: int) -> NDArray[Scalar]:
@@ -223,28 +257,82 @@ def cut(frame: NDArray[Scalar], positions: Positions, size: int) -> NDArray[Scal
     return np.stack([frame[y : y + size, x : x + size] for y, x in positions])
 
 
-def sharpest(patches8: UInt8, count: int) -> Positions:
-    """Indices of the ``count`` patches with the largest variance of the Laplacian, best first.
+def sharpest_first(
+    frame: NDArray[np.float32], positions: Positions, *, size: int, sigma_px: float
+) -> Positions:
+    """The positions by the variance of the Laplacian in their patches, largest first.
 
     Parameters
     ----------
-    patches8 : ndarray of shape (n, height, width), uint8
-        Normalised patches, 0..255.
-    count : int
-        Indices wanted; all are returned where there are fewer.
+    frame : ndarray of shape (height, width), float32
+        A normalised frame, 0 and up.
+    positions : ndarray of shape (n, 2), int
+        (y, x) of top left corners.
+    size : int
+        Side of a patch, px.
+    sigma_px : float
+        Of the Gaussian before the Laplacian, which takes away the noise of single pixels; the
+        frame is halved first.
 
     Notes
     -----
-    Variance of the Laplacian: J. L. Pech-Pacheco et al., Proc. ICPR 15 (2000) vol. 3, 314-317.
+    Variance of the Laplacian: J. L. Pech-Pacheco et al., Proc. ICPR 15 (2000) vol. 3, 314-317;
+    of the Gaussian's: D. Marr and E. Hildreth, Proc. R. Soc. Lond. B 207 (1980) 187-217.
     """
-    variances = np.array([_laplacian_variance(patch) for patch in patches8])
-    return np.argsort(-variances, kind="stable")[:count]
+    # By two exactly: any other ratio would smooth the middle of the frame more than its borders.
+    height, width = (side // 2 for side in frame.shape)
+    even = frame[: 2 * height, : 2 * width]
+    half = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+    laplacian = cv2.Laplacian(cv2.GaussianBlur(half, (0, 0), sigma_px / 2), cv2.CV_32F)
+    total, squares = cv2.integral2(laplacian, sdepth=cv2.CV_64F, sqdepth=cv2.CV_64F)
+    mean, mean_square = (_patch_means(area, positions // 2, size // 2) for area in (total, squares))
+    variances = mean_square - mean**2
+    return positions[np.argsort(-variances, kind="stable")]
+
+
+def apart(best_first: Positions, *, size: int, count: int, most_overlap: float) -> Positions:
+    """The best positions that keep apart from one another.
+
+    Of many candidates the best lie around one spot, and a thick specimen would be in focus
+    wherever its sharpest spot is.
+
+    Parameters
+    ----------
+    best_first : ndarray of shape (n, 2), int
+        (y, x) of top left corners.
+    size : int
+        Side of a patch, px.
+    count : int
+        Positions wanted. Where too few keep apart, the best of the others are the rest.
+    most_overlap : float
+        Share of a patch that it may have in common with a better one, 0..1.
+
+    Returns
+    -------
+    ndarray of shape (min(count, n), 2), int
+    """
+    chosen, crowded = best_first[:1], best_first[:0]
+    for position in best_first[1:]:
+        if len(chosen) == count:
+            return chosen
+        shared = np.clip(size - np.abs(chosen - position), 0, None).prod(axis=1) / size**2
+        if (shared <= most_overlap).all():
+            chosen = np.concatenate([chosen, [position]])
+        elif len(crowded) < count:
+            crowded = np.concatenate([crowded, [position]])
+    return np.concatenate([chosen, crowded])[:count]
 
 
 def to_8bit(normalised: NDArray[np.float32]) -> UInt8:
     """Float to 0..255, rounded down; compressed highlights are 255."""
     levels = normalised * np.float32(255)
     return np.minimum(levels, np.float32(255), out=levels).astype(np.uint8)
+
+
+def _usable(window: Normalisation) -> bool:
+    """Whether float32, in which frames are normalised, holds it."""
+    width = window.hi - window.lo
+    return abs(window.lo) <= _LARGEST_COUNT and 1 / _LARGEST_COUNT <= width <= _LARGEST_COUNT
 
 
 def _require_fit(
@@ -265,31 +353,55 @@ def _require_fit(
         )
 
 
-def _laplacian_variance(patch8: UInt8) -> float:
-    laplacian = cv2.Laplacian(patch8, cv2.CV_16S)
-    # Five times as fast as cv2.meanStdDev; sums of whole numbers, so they are exact.
-    mean = cv2.sumElems(laplacian)[0] / laplacian.size
-    return cv2.norm(laplacian, cv2.NORM_L2SQR) / laplacian.size - mean**2
+def _candidates(mask: UInt8, choice: PatchChoice) -> Positions:
+    size, min_cover = choice.patch_size, choice.min_roi_cover
+    covering = covering_positions(mask, size=size, min_cover=min_cover)
+    sampled = sample_positions(
+        mask, size=size, count=choice.patches, min_cover=min_cover, seed=choice.seed
+    )
+    return _distinct(np.concatenate([covering, sampled]))
+
+
+def _for_ranking(counts: NDArray[np.float32], normalisation: Normalisation) -> NDArray[np.float32]:
+    # With highlights whether the network sees them or not: where beads cover less of a frame than
+    # the upper percentile leaves out, it lies in the noise, and of clipped counts noise decides.
+    return normalisation.apply(counts, "compress")
+
+
+def _sharpest_first(
+    frame: NDArray[np.float32], positions: Positions, choice: PatchChoice
+) -> Positions:
+    return sharpest_first(
+        frame, positions, size=choice.patch_size, sigma_px=choice.sharpness_sigma_px
+    )
 
 
 def _proposals(shape: tuple[int, ...], size: int, seed: int) -> Positions:
-    free = np.array(shape) - size + 1
-    return (np.random.default_rng(seed).random((_PROPOSALS, 2)) * free).astype(np.intp)
+    """Top left corners; the centres are evenly spread, patches at the border are moved inside."""
+    start = np.random.default_rng(seed).random(2)
+    centres = (start + np.arange(_PROPOSALS)[:, None] * _STEPS) % 1 * shape
+    return np.clip(np.rint(centres) - size // 2, 0, np.array(shape) - size).astype(np.intp)
 
 
-def _grid(shape: tuple[int, ...], size: int) -> Positions:
-    rows, columns = (_steps(side - size, size // 4) for side in shape)
+def _grid(shape: tuple[int, ...], size: int, step: int) -> Positions:
+    """Steps alike in frames of any size, so that patches overlap alike; the last ends the frame."""
+    rows, columns = (
+        np.append(np.arange(0, side - size, step), side - size).astype(np.intp) for side in shape
+    )
     return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def _steps(last: int, largest_step: int) -> NDArray[np.intp]:
-    return np.linspace(0, last, math.ceil(last / largest_step) + 1).astype(np.intp)
-
-
-def _cover(area: NDArray[np.int32], positions: Positions, size: int) -> NDArray[np.float64]:
-    """Share of specimen in each patch, from the integral image of the mask."""
+def _patch_means(
+    integral: NDArray[np.generic], positions: Positions, size: int
+) -> NDArray[np.float64]:
+    """Mean over each patch, from the integral image."""
     y, x = positions.T
-    inside = area[y + size, x + size] - area[y, x + size] - area[y + size, x] + area[y, x]
+    inside = (
+        integral[y + size, x + size]
+        - integral[y, x + size]
+        - integral[y + size, x]
+        + integral[y, x]
+    )
     return inside / size**2
 
 

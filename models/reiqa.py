@@ -3,7 +3,7 @@
 Saha, Mishra and Bovik, "Re-IQA: Unsupervised Learning for Image Quality Assessment in the Wild",
 CVPR 2023, arXiv:2304.00451: two frozen encoders, one that sees content and one that sees quality,
 each on the patch at full and at half scale. What is around them (percentile normalisation, patches
-inside the specimen, mean over the sharpest fifth) is this project's.
+inside the specimen, mean over the sharpest that keep apart) is this project's.
 """
 
 from __future__ import annotations
@@ -52,9 +52,17 @@ class ExtractorSettings:
     patch_size : int
         Side of a patch, px; a multiple of 64, so that half scale is exact.
     patches : int
-        Candidates a frame.
+        Candidates anywhere in the specimen; in frames of more than two patches a side there is a
+        grid of them besides (`models.patches.covering_positions`).
     top_k : float
-        Share of the candidates, the sharpest, that the network sees, 0..1, rounded up.
+        How many of the candidates, the sharpest, the network sees, as a share of ``patches``,
+        0..1, rounded up.
+    sharpness_sigma_px : float
+        Of the Gaussian before the Laplacian whose variance ranks the candidates
+        (`models.patches.sharpest_first`).
+    most_overlap : float
+        Share of a patch that it may have in common with a sharper one, 0..1
+        (`models.patches.apart`).
     min_roi_cover : float
         Least share of specimen in a candidate, 0..1.
     p_low, p_high : float
@@ -72,14 +80,15 @@ class ExtractorSettings:
         linear.
     pooling : {"mean", "p80", "p90", "p95"}
         How the features of the patches become those of the frame: their mean, or that percentile
-        of each, which the sharpest patches decide. ``top_k = 1`` with ``"mean"`` is the plain mean
-        over all candidates.
+        of each, which the sharpest patches decide.
     """
 
     layout: Layout = "compact"
     patch_size: int = 256
     patches: int = 32
     top_k: float = 0.2
+    sharpness_sigma_px: float = 2.0
+    most_overlap: float = 0.5
     min_roi_cover: float = 0.4
     p_low: float = 1.0
     p_high: float = 99.8
@@ -102,6 +111,12 @@ class ExtractorSettings:
         )
         _require(self.patches >= 1, f"patches = {self.patches} must be at least 1")
         _require(0 < self.top_k <= 1, f"top_k = {self.top_k} must be in (0, 1]")
+        _require(
+            0 < self.sharpness_sigma_px <= self.patch_size / 4,
+            f"sharpness_sigma_px = {self.sharpness_sigma_px} must be positive and at most a "
+            "quarter of the patch",
+        )
+        _require(0 <= self.most_overlap <= 1, f"most_overlap = {self.most_overlap}: 0..1")
         _require(0 <= self.min_roi_cover <= 1, f"min_roi_cover = {self.min_roi_cover}: 0..1")
         _require(
             0 <= self.p_low < self.p_high <= 100,

@@ -179,10 +179,9 @@ def _specimen(
     kind: str, condition: Condition, pixel_size_um: float, rng: np.random.Generator
 ) -> Specimen:
     side = condition.side_px
-    if not condition.few_beads:
-        return make_specimen(kind, shape=(side, side), pixel_size_um=pixel_size_um, rng=rng)
-    light = few_beads(side, pixel_size_um, count=condition.few_beads, rng=rng)
-    return Specimen(((0.0, light),), kind, "fluorescence")
+    if condition.few_beads:
+        return few_beads(side, pixel_size_um, count=condition.few_beads, rng=rng)
+    return make_specimen(kind, shape=(side, side), pixel_size_um=pixel_size_um, rng=rng)
 
 
 def _sparse(specimen: Specimen, rng: np.random.Generator) -> Specimen:

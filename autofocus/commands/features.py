@@ -36,8 +36,10 @@ def features(
     content_ckpt: ContentCkpt = None,
     quality_ckpt: QualityCkpt = None,
     patch_size: Annotated[int, typer.Option(help="Side of a patch, px.")] = 256,
-    patches: Annotated[int, typer.Option(help="Candidates a frame.")] = 32,
-    top_k: Annotated[float, typer.Option(help="Share of them that is used, the sharpest.")] = 0.2,
+    patches: Annotated[int, typer.Option(help="Candidates anywhere in the specimen.")] = 32,
+    top_k: Annotated[
+        float, typer.Option(help="How many patches are used, the sharpest, as a share of these.")
+    ] = 0.2,
     min_roi_cover: Annotated[
         float, typer.Option(help="Least share of specimen in a candidate.")
     ] = 0.4,

@@ -25,7 +25,7 @@ from autofocus.training.labelled import defocused, few_beads, sampling_of
 from autofocus.training.transmitted import draw_transmitted
 from devices.simulated.optics import Objective, depth_of_field_um
 from devices.simulated.render import Renderer
-from devices.simulated.specimens import KINDS, Specimen, make_specimen
+from devices.simulated.specimens import KINDS, make_specimen
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
@@ -186,7 +186,7 @@ class _beads:  # noqa: N801 - as above
         beads = few_beads(
             SIDE_PX, objective.pixel_size_um, count=int(rng.choice((3, 6, 12))), rng=rng
         )
-        renderer = Renderer(Specimen(((0.0, beads),), "beads", "fluorescence"), aberrated)
+        renderer = Renderer(beads, aberrated)
         # Aberration moves the sharpest plane.
         sharpest_um, dof_um = renderer.sharpest_defocus_um, depth_of_field_um(objective)
         distances = _distances(rng)

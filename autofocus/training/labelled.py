@@ -32,7 +32,7 @@ Floats = NDArray[np.float32]
 EMPTY_DEFOCUS_DOF = 20.0
 _MOST_DEFOCUS_DOF = 20.0
 _SIDES_PX = (96, 192, 320, 384, 512)  # cameras are often read out in part
-_BEAD_SIDES_PX = (48, 64, 96, 128, 192, 256)
+_BEAD_SIDES_PX = (48, 64, 96, 128, 192, 256, 384, 640, 1024)
 _EMPTY_KINDS = ("empty", "empty_brightfield")
 
 
@@ -127,7 +127,7 @@ def simulated_groups(count: int, *, seed: int, frames: int = 10) -> list[Group]:
 
 
 def bead_groups(count: int, *, seed: int, frames: int = 10) -> list[Group]:
-    """One to five small beads in a small frame, often through an aberrated objective.
+    """One to five small beads, in frames of any size, often through an aberrated objective.
 
     What labs record to measure a point spread function. The rings of a defocused bead are as crisp
     as anything, and hardly any specimen of `simulated_groups` shows them alone.
@@ -162,14 +162,8 @@ def stack_groups(data: Path) -> list[Group]:
     return groups
 
 
-def few_beads(side: int, pixel_size_um: float, *, count: int, rng: np.random.Generator) -> Floats:
-    """Balls of 0.1 to 2 um at random places, each seen as a disc of its thickness.
-
-    Returns
-    -------
-    ndarray of shape (side, side), float32
-        Relative brightness.
-    """
+def few_beads(side: int, pixel_size_um: float, *, count: int, rng: np.random.Generator) -> Specimen:
+    """Balls of 0.1 to 2 um at random places, each a disc of its thickness, in one layer."""
     y, x = np.indices((side, side))
     light = np.zeros((side, side), np.float32)
     for _ in range(count):
@@ -178,7 +172,7 @@ def few_beads(side: int, pixel_size_um: float, *, count: int, rng: np.random.Gen
         away = np.hypot(y - cy, x - cx)
         ball = np.sqrt(np.maximum((radius_px + 0.5) ** 2 - away**2, 0)) / radius_px
         light += float(rng.uniform(0.5, 1)) * ball.astype(np.float32)
-    return light
+    return Specimen(((0.0, light),), "beads", "fluorescence")
 
 
 def sampling_of(objective: Objective) -> float:
@@ -235,7 +229,7 @@ def _bead_group(index: int, *, seed: int, frames: int) -> Group:
         beads = few_beads(
             side, objective.pixel_size_um, count=int(rng.choice((1, 1, 1, 2, 5))), rng=rng
         )
-        renderer = Renderer(Specimen(((0.0, beads),), "beads", "fluorescence"), aberrated)
+        renderer = Renderer(beads, aberrated)
         exposure = _Exposure.draw(rng)
         dof_um = depth_of_field_um(objective)
         sharpest_um = renderer.sharpest_defocus_um

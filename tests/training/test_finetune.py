@@ -192,7 +192,13 @@ def test_is_listed_shown_verified_and_scores_files(autofocus, rig_file: Path, la
 
 
 @pytest.mark.parametrize(
-    ("change", "says"), [("weights", "SHA-256"), ("patch", "patch_size"), ("header", "SHA-256")]
+    ("change", "says"),
+    [
+        ("weights", "SHA-256"),
+        ("patch", "patch_size"),
+        ("header", "SHA-256"),
+        ("older", "trained anew"),
+    ],
 )
 def test_is_refused_after_any_change(autofocus, rig_file: Path, change: str, says: str) -> None:
     folder = rig_file.parent / "models" / "finetuned" / "mine"
@@ -200,6 +206,11 @@ def test_is_refused_after_any_change(autofocus, rig_file: Path, change: str, say
         path = folder / "manifest.json"
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace('"patch_size": 64', '"patch_size": 96', 1), encoding="utf-8")
+    elif change == "older":
+        path = folder / "manifest.json"
+        values = json.loads(path.read_text(encoding="utf-8"))
+        del values["settings"]["patches"]["most_overlap"]
+        path.write_text(json.dumps(values), encoding="utf-8")
     else:
         path = folder / "weights.safetensors"
         content = bytearray(path.read_bytes())
