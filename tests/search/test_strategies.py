@@ -417,13 +417,14 @@ def test_three_readings_are_no_peak_unless_the_referee_saw_most_where_they_mean_
 @pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
 @pytest.mark.parametrize("start_um", [-3.0, 0.0, 12.0])
 @pytest.mark.parametrize("height", [0.7, 0.9])
-def test_hot_pixels_far_from_focus_are_no_focus(name, start_um, height):
+@pytest.mark.parametrize("floor", [-0.004, 0.0, 0.0008])
+def test_hot_pixels_far_from_focus_are_no_focus(name, start_um, height, floor):
     """Crisp to the score wherever the light is even; the referee sees only the specimen."""
     even = absolute_curve(-17.0, width_um=4.0, height=height - 0.1, level=0.1, noise=0.04)
-    specimen = absolute_curve(1.2, width_um=2.0, height=0.015, level=-0.004, noise=0.0003, seed=1)
+    specimen = absolute_curve(1.2, width_um=2.0, height=0.015, level=0.0, noise=0.0003, seed=1)
 
     def read(z, i):
-        seen = specimen(z, i).score
+        seen = specimen(z, i).score + floor
         return replace(even(z, i), score=max(even(z, i).score, 20 * seen), referee=seen)
 
     result, readings, _ = drive(name, known(start_z_um=start_um), read)
