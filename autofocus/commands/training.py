@@ -100,6 +100,13 @@ def refine_encoder(
     specimens: Annotated[
         int, typer.Option(help="Simulated specimens, 8 distances each.", min=1)
     ] = 2700,
+    width: Annotated[
+        int | None,
+        typer.Option(help="Channels of the first stage, more than it has; it begins as it was."),
+    ] = None,
+    learning_rate: Annotated[
+        float, typer.Option(help="Highest rate of AdamW; 0.001 to go on.", min=0.0)
+    ] = RefineSettings.learning_rate,
     threads: Annotated[int, typer.Option(help="Threads of the network.", min=1)] = 1,
     workers: Annotated[int, typer.Option(help="Threads that make batches.", min=1)] = 1,
     jobs: Annotated[int, typer.Option(help="Processes that render specimens.", min=1)] = 1,
@@ -121,7 +128,7 @@ def refine_encoder(
         pool = load_known_defocus(out / "light", data=data, count=specimens, seed=seed)
         file = refine(
             encoders / "quality.safetensors",
-            RefineSettings(seed=seed),
+            RefineSettings(seed=seed, width=width, learning_rate=learning_rate),
             out,
             pool=pool,
             minutes=minutes,

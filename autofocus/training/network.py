@@ -64,7 +64,7 @@ def fit_network(x: Float64, y: Float64, settings: NetworkSettings | None = None)
     spread = np.maximum(y.std(axis=0), 1e-9)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        network = _network(x.shape[1], y.shape[1], settings)
+        network = rectifiers(x.shape[1], y.shape[1], settings)
         _train(network, _tensor(x), _tensor(y / spread), settings)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     slopes = [layer.weight.detach().numpy().T.copy() for layer in layers]
@@ -83,7 +83,8 @@ def _network_of(slopes: list[Float32], offsets: list[Float32]) -> MLPRegressor:
     return network
 
 
-def _network(inputs: int, outputs: int, settings: NetworkSettings) -> nn.Sequential:
+def rectifiers(inputs: int, outputs: int, settings: NetworkSettings) -> nn.Sequential:
+    """Return the network, not trained: (n, inputs) -> (n, outputs)."""
     first, second = settings.hidden
     return nn.Sequential(
         nn.Dropout(settings.unseen),

@@ -3,12 +3,14 @@
 MoCo tells distortions apart; it has no reason to lay them out along a line that a ridge can read,
 and in transmitted light it does not. So the quality encoder goes on learning with a second pretext
 task: read the distance to focus of light that the project's own optics defocused
-(`autofocus.training.known_defocus`), through a *linear* reading of the logarithms of its features
-at full and at half scale, with the sampling of the camera, exactly as the head will read them
-(`models.head.with_sampling`). Nobody labels anything: the distance is known by construction. The
+(`autofocus.training.known_defocus`), from the logarithms of its features at full and at half
+scale, with the sampling of the camera, by a small network of the shape that the head has
+(`autofocus.training.network`). Nobody labels anything: the distance is known by construction. The
 reading is thrown away; the encoder is frozen and a head is fitted on it as on any other.
 
     autofocus refine --encoders runs/encoders --minutes 48 -o runs/refined
+
+It can be made wider first, without changing what it computes (`autofocus.training.widen`).
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ from torch.nn import functional
 from autofocus.training.default_head import FARTHEST_DOF, SIGMA_DOF
 from autofocus.training.focus_batches import FocusBatch, FocusBatches
 from autofocus.training.known_defocus import SIDE_PX, KnownDefocus
+from autofocus.training.network import NetworkSettings, rectifiers
 from autofocus.training.team import Team
 from autofocus.training.training_run import train
+from autofocus.training.widen import widened
 from models.checkpoints import load_compact_encoder
 from models.encoders import CompactEncoder
 from models.engines import has_bfloat16_unit
@@ -58,6 +62,9 @@ class RefineSettings:
         Share of the exported average of the weights that survives a step.
     learning_rate, weight_decay, warm_up : float
         AdamW; linear warm-up over this share of the run, then a cosine to 1 % of the rate.
+    width : int or None
+        Channels that the first stage of the encoder gets (`autofocus.training.widen.widened`);
+        None leaves it as wide as it is.
     steps : int
         Length of the run when no time is given.
     seed : int
@@ -73,6 +80,7 @@ class RefineSettings:
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-4
     warm_up: float = 0.03
+    width: int | None = None
     steps: int = 6000
     seed: int = 0
 
@@ -105,19 +113,23 @@ def refine(
     Raises
     ------
     ConfigError
-        When the checkpoint in ``out`` was made with other settings.
+        When the checkpoint in ``out`` was made with other settings, or the encoder is not narrower
+        than ``settings.width``.
     CheckpointError
         When ``encoder`` is not a compact encoder.
     """
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     team = team or Team()
-    lesson = _KnownDistances(load_compact_encoder(encoder), settings, pool, team)
+    begin = load_compact_encoder(encoder)
+    if settings.width is not None:
+        begin = widened(begin, settings.width, seed=settings.seed)
+    lesson = _KnownDistances(begin, settings, pool, team)
     return train(lesson, settings, out, minutes=minutes, workers=workers, resume=resume, team=team)
 
 
 class DefocusReading(nn.Module):
-    """What a head would read: score, distance and logarithmic distance, linear in the features.
+    """What a head would read: score, distance and logarithmic distance.
 
     Parameters
     ----------
@@ -127,9 +139,8 @@ class DefocusReading(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.standardised = nn.BatchNorm1d(2 * features + 1, affine=False)
-        self.linear = nn.Linear(2 * features + 1, 3)
-        nn.init.zeros_(self.linear.weight)
+        self.standardised = nn.BatchNorm1d(features + 1, affine=False)
+        self.network = rectifiers(features + 1, 3, NetworkSettings())
 
     def forward(self, features: Tensor, sampling: Tensor) -> Tensor:
         """Read frames.
@@ -146,8 +157,10 @@ class DefocusReading(nn.Module):
         Tensor of shape (n, 3)
             1 / (1 + (d / 2)^2); d in units of four depths of field; log(1 + (d / 2)^2).
         """
-        column = sampling[:, None]
-        return self.linear(self.standardised(torch.cat([features, column, features * column], 1)))
+        read: Tensor = self.network(
+            self.standardised(torch.cat([features, sampling[:, None]], dim=1))
+        )
+        return read
 
 
 class _State(nn.Module):

@@ -239,6 +239,8 @@ class _Run:
     def _update(self, batch: Any, rate: float) -> tuple[float, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        # What a step leaves to chance, a resumed run leaves to the same chance.
+        torch.manual_seed(self.schedule.seed * 2**32 + self.step * self.team.size + self.team.rank)
         loss, figure = self.lesson.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

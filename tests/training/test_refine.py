@@ -17,6 +17,7 @@ from autofocus.training.known_defocus import DISTANCES, SIDE_PX, KnownDefocus, l
 from autofocus.training.refine import RefineSettings, refine
 from autofocus.training.team import Team
 from autofocus.training.wide_cameras import wide_camera_groups
+from models.checkpoints import load_compact_encoder
 from models.encoders import CompactEncoder
 from models.normalise import BRIGHTEST
 from models.reiqa import ReIQA, settings_for
@@ -140,6 +141,17 @@ def test_a_longer_run_goes_on_and_another_recipe_is_refused(pool, encoder, tmp_p
         assert [int(row["step"]) for row in csv.DictReader(source)] == [10, 20]
     with pytest.raises(ConfigError, match="other settings"):
         refine(encoder, replace(settings, rank=0.0), tmp_path, pool=pool)
+
+
+def test_a_widened_encoder_is_refined_and_goes_on_where_it_was(pool, encoder, tmp_path):
+    settings = replace(TINY, steps=10, width=20)
+    refine(encoder, settings, tmp_path, pool=pool)
+
+    file = refine(encoder, replace(settings, steps=20), tmp_path, pool=pool)
+
+    assert load_compact_encoder(file).width == 20
+    with (tmp_path / "quality.csv").open(newline="") as source:
+        assert [int(row["step"]) for row in csv.DictReader(source)] == [10, 20]
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(pool, encoder, tmp_path):
