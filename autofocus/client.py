@@ -170,7 +170,7 @@ class Client:
         """
         body = {
             "search": search.model_dump(exclude_none=True),
-            "readings": [reading.model_dump() for reading in readings],
+            "readings": [reading.model_dump(exclude_none=True) for reading in readings],
         }
         return _NEXT.validate_python(self._send("POST", "/autofocus/next", body))
 

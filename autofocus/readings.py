@@ -33,6 +33,7 @@ def reading_of(frame: Frame, scorer: Scorer, optics: Optics) -> Reading:
         score=scored.score,
         referee=scored.referee,
         defocus_dof=scored.defocus_dof,
+        defocus_sd_dof=scored.defocus_sd_dof,
         coarse_contrast=scored.coarse_contrast,
         dark=scored.dark,
         saturated=scored.saturated,

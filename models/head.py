@@ -1,10 +1,10 @@
 """The light regressor on frozen features, and what it was fitted on.
 
 StandardScaler and Ridge, or, where there are tens of thousands of frames to fit it to, a small
-network in the ridge's place. A head is a folder: ``head.joblib`` (a scikit-learn pipeline),
-``distribution.npz`` (where the training features lie) and ``manifest.json``. Features mean
-something only together with the encoders and settings that made them, so the manifest names those
-and a head is refused with others.
+network in the ridge's place (`models.regressor`). A head is a folder: ``head.joblib`` (a
+scikit-learn pipeline), ``distribution.npz`` (where the training features lie) and
+``manifest.json``. Features mean something only together with the encoders and settings that made
+them, so the manifest names those and a head is refused with others.
 
 A joblib file can execute code when loaded. Its SHA-256, the encoders and the settings are compared
 before it is opened, so a file that was damaged, swapped or half written is never opened. The hash
@@ -30,12 +30,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.linear_model import Ridge
-from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from models.distribution import Distribution, fit_distribution
 from models.errors import HeadError
+from models.regressor import OUTPUTS, PlainRegressor, plain_regressor
 from models.reiqa import ExtractorSettings
 
 Float64 = NDArray[np.float64]
@@ -127,7 +127,7 @@ class HeadManifest:
     label : Label
         What the score means.
     outputs : tuple of str
-        ``("score",)`` or ``("score", "defocus_dof")``.
+        The first one, two or, of a network, three of `models.regressor.OUTPUTS`.
     score_range : tuple of float
         Smallest and largest label it was fitted on.
     report : mapping
@@ -167,7 +167,9 @@ class HeadPrediction:
         As predicted; not clipped to the range of the label.
     defocus_dof : float or None
         Estimated distance to the in-focus plane in depths of field, not negative; None when the
-        head was not fitted for it.
+        head was not fitted for it. From ten on it means that and more.
+    defocus_sd_dof : float or None
+        How far off a network expects it to be, root mean square; None of a ridge.
     out_of_distribution : bool
         The features are farther from those it was fitted on than 99.9 % of these are when left
         out of the fit.
@@ -175,6 +177,7 @@ class HeadPrediction:
 
     score: float
     defocus_dof: float | None
+    defocus_sd_dof: float | None
     out_of_distribution: bool
 
 
@@ -185,7 +188,7 @@ class Head:
     Attributes
     ----------
     pipeline : Pipeline
-        StandardScaler, and a Ridge or an MLPRegressor.
+        StandardScaler, and a Ridge or an MLPClassifier of distances.
     distribution : Distribution
         Of the standardised training features.
     manifest : HeadManifest
@@ -217,42 +220,44 @@ class Head:
                 f"head {self.manifest.title} takes {self.manifest.feature_dim} features of one "
                 f"frame, got shape {features.shape}"
             )
-        maps = self._maps
+        regressor = self._regressor
+        scaler = self.pipeline[0]
         x = features[None].astype(np.float64)
         if self.manifest.sampling is not None:
             centred = np.array([self.manifest.sampling.centred(sampling)])
-            x = with_sampling(x, centred, products=maps.linear)
-        standardised = (x - maps.mean) / maps.scale
-        outputs = maps.outputs(standardised)[0]
+            x = with_sampling(x, centred, products=regressor.linear)
+        standardised = (x - scaler.mean_) / scaler.scale_
+        outputs = regressor.predict(standardised)[0]
         own = standardised[:, : self.manifest.feature_dim]
         distance = float(self.distribution.distance(own)[0])
         return HeadPrediction(
             score=float(outputs[0]),
             defocus_dof=max(0.0, float(outputs[1])) if len(outputs) > 1 else None,
+            defocus_sd_dof=float(outputs[2]) if len(outputs) > 2 else None,
             out_of_distribution=distance > self.distribution.threshold,
         )
 
     @cached_property
-    def _maps(self) -> _Maps:
-        """Plain arrays out of the pipeline: they predict the same in every scikit-learn."""
+    def _regressor(self) -> PlainRegressor:
         try:
-            (_, scaler), (_, regressor) = self.pipeline.steps
-            maps = _Maps(scaler.mean_, scaler.scale_, _affine(regressor))
-            found = maps.shape
+            (_, scaler), (_, fitted) = self.pipeline.steps
+            regressor = plain_regressor(fitted, sigma=self.manifest.label.sigma)
+            found = (len(scaler.mean_), regressor.inputs, regressor.outputs)
         except (AttributeError, TypeError, ValueError) as error:
             raise HeadError(
-                f"not a StandardScaler and a Ridge or a network of ReLU: {error}"
+                f"head {self.manifest.title} is not a StandardScaler and a Ridge or a network of "
+                f"distances ({error}); fit it again"
             ) from error
         columns = self.manifest.feature_dim
         if self.manifest.sampling is not None:
-            columns = 2 * columns + 1 if maps.linear else columns + 1
-        wanted = (columns, len(self.manifest.outputs))
+            columns = 2 * columns + 1 if regressor.linear else columns + 1
+        wanted = (columns, columns, len(self.manifest.outputs))
         if found != wanted:
             raise HeadError(
-                f"head {self.manifest.title} maps {found[0]} features to {found[1]} outputs, its "
-                f"manifest says {wanted[0]} to {wanted[1]}"
+                f"head {self.manifest.title} scales {found[0]} features and maps {found[1]} to "
+                f"{found[2]} outputs, its manifest says {columns} to {wanted[2]}"
             )
-        return maps
+        return regressor
 
 
 def with_sampling(features: Float64, centred: Float64, *, products: bool = True) -> Float64:
@@ -264,54 +269,6 @@ def with_sampling(features: Float64, centred: Float64, *, products: bool = True)
     """
     column = centred[:, None]
     return np.hstack([features, column, features * column] if products else [features, column])
-
-
-@dataclass(frozen=True)
-class _Maps:
-    """Standardisation, then affine maps with a rectifier between one and the next."""
-
-    mean: Float64
-    scale: Float64
-    affine: tuple[tuple[Float64, Float64], ...]
-
-    @property
-    def linear(self) -> bool:
-        """Whether it is a ridge, which cannot multiply and is given products."""
-        return len(self.affine) == 1
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Inputs and outputs.
-
-        Raises
-        ------
-        ValueError
-            When one map does not fit on the other.
-        """
-        sizes = [len(self.mean)]
-        for slope, offset in self.affine:
-            if slope.shape != (sizes[-1], len(offset)):
-                raise ValueError(f"a map of {slope.shape} cannot follow {sizes[-1]} values")
-            sizes.append(len(offset))
-        return sizes[0], sizes[-1]
-
-    def outputs(self, standardised: Float64) -> Float64:
-        """(n, inputs) to (n, outputs)."""
-        *hidden, (slope, offset) = self.affine
-        for hidden_slope, hidden_offset in hidden:
-            standardised = np.maximum(standardised @ hidden_slope + hidden_offset, 0)
-        return standardised @ slope + offset
-
-
-def _affine(regressor: Any) -> tuple[tuple[Float64, Float64], ...]:
-    """Slopes of shape (inputs, outputs) and offsets, first map first."""
-    if isinstance(regressor, MLPRegressor):
-        if (regressor.activation, regressor.out_activation_) != ("relu", "identity"):
-            raise ValueError(f"activation {regressor.activation!r} is not 'relu'")
-        pairs = zip(regressor.coefs_, regressor.intercepts_, strict=True)
-        return tuple((slope.astype(np.float64), at.astype(np.float64)) for slope, at in pairs)
-    slope = np.atleast_2d(regressor.coef_).astype(np.float64).T
-    return ((slope, np.broadcast_to(np.float64(regressor.intercept_), slope.shape[1])),)
 
 
 def fit_head(
@@ -347,7 +304,8 @@ def fit_head(
     alpha : float or tuple of float
         Strength of the ridge, one for both outputs or one each.
     network : callable, optional
-        Fits scikit-learn's network of rectifiers in the ridge's place.
+        Fits scikit-learn's classifier of distances in the ridge's place. It needs ``defocus_dof``,
+        and its score is ``label`` of the distance, whatever ``scores`` are.
     groups : sequence of length n, optional
         Stack of each row; see `models.distribution.fit_distribution`.
     sampling : array_like of shape (n,), optional
@@ -358,9 +316,11 @@ def fit_head(
     Raises
     ------
     HeadError
-        When the shapes do not agree or there is too little to fit.
+        When the shapes do not agree, there is too little to fit, or it is not fit for a network.
     """
     x = np.asarray(features, np.float64)
+    if network is not None and (defocus_dof is None or not label.absolute):
+        raise HeadError("a network learns depths of field; give defocus_dof and a label of those")
     columns = [scores] if defocus_dof is None else [scores, defocus_dof]
     y = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
     _require_fittable(x, y)
@@ -374,6 +334,7 @@ def fit_head(
     standardised = scaler.transform(design)
     pipeline = make_pipeline(scaler, (network or ridge.fit)(standardised, y))
     try:
+        regressor = plain_regressor(pipeline[-1], sigma=label.sigma)
         distribution = fit_distribution(standardised[:, : x.shape[1]], groups)
     except ValueError as error:
         raise HeadError(f"cannot fit head {name}: {error}") from error
@@ -384,7 +345,7 @@ def fit_head(
         quality_sha256=extractor.quality_sha256,
         feature_dim=x.shape[1],
         label=label,
-        outputs=("score", "defocus_dof")[: len(columns)],
+        outputs=OUTPUTS[: regressor.outputs],
         score_range=(float(y[:, 0].min()), float(y[:, 0].max())),
         report=dict(report or {}),
         sampling=known,
@@ -456,7 +417,7 @@ def load_head(folder: Path, *, extractor: FeatureSource) -> Head:
     pipeline = _read_verified(folder / "head.joblib", manifest.head_sha256)
     arrays = _read_verified(folder / "distribution.npz", manifest.distribution_sha256)
     head = Head(_pipeline(pipeline, manifest), _distribution(arrays), manifest)
-    head._maps  # noqa: B018 - a malformed pipeline is found now, not at the first frame
+    head._regressor  # noqa: B018 - a malformed pipeline is found now, not at the first frame
     return head
 
 

@@ -212,7 +212,7 @@ class ReIQA:
         -------
         ndarray of shape (D,), float32
             [content full, content half, quality full, quality half]: 4 x 2048 values in the
-            published layout, 4 x 240 in the compact one of width 16.
+            published layout, 2 x 240 and 2 x 360 in the compact pair that ships.
 
         Raises
         ------

@@ -86,6 +86,7 @@ class ReIQAScorer:
             score=predicted.score,
             referee=watched.score,
             defocus_dof=predicted.defocus_dof,
+            defocus_sd_dof=predicted.defocus_sd_dof,
             coarse_contrast=watched.coarse_contrast,
             dark=watched.dark,
             saturated=watched.saturated,

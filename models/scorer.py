@@ -20,7 +20,10 @@ class FrameScore:
     referee : float or None
         A classical measure of the same frame, when the scorer is watched by one.
     defocus_dof : float or None
-        Estimated distance to the in-focus plane in depths of field, without sign.
+        Estimated distance to the in-focus plane in depths of field, without sign. From ten on it
+        means that and more.
+    defocus_sd_dof : float or None
+        How far off it may be, root mean square, where the head tells.
     coarse_contrast : float or None
         How much the smoothed frame varies, when a referee watches: not sharpness, but seen from
         farther away; see `models.classical.coarse_contrast`.
@@ -33,6 +36,7 @@ class FrameScore:
     score: float
     referee: float | None = None
     defocus_dof: float | None = None
+    defocus_sd_dof: float | None = None
     coarse_contrast: float | None = None
     dark: bool = False
     saturated: bool = False

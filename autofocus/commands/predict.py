@@ -125,6 +125,7 @@ def _plane(found: StackPrediction, each: ScoredPlane) -> dict[str, Any]:
         "z_um": each.plane.z_um,
         "score": each.said.score,
         "defocus_dof": each.said.defocus_dof,
+        "defocus_sd_dof": each.said.defocus_sd_dof,
         "outside_range": found.outside_range(each),
         "out_of_distribution": each.said.out_of_distribution,
     }
@@ -136,6 +137,7 @@ def _print(head: Head, found: StackPrediction) -> None:
         "z um",
         "score",
         "|d| DOF",
+        "sd",
         "flags",
         title=escape(
             f"{found.title}, head {head.manifest.title}: best of {len(found.planes)} planes"
@@ -147,6 +149,7 @@ def _print(head: Head, found: StackPrediction) -> None:
             _number(each.plane.z_um, "g"),
             f"{each.said.score:.4f}",
             _number(each.said.defocus_dof, ".2f"),
+            _number(each.said.defocus_sd_dof, ".2f"),
             ", ".join(_flags(found, each)),
         )
     Console().print(table)

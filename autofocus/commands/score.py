@@ -105,7 +105,7 @@ def _json(scorer: Scorer, planes: list[_Plane], scored: ScoredPlanes) -> str:
 
 def _print(scorer: Scorer, planes: list[_Plane], scored: ScoredPlanes, console: Console) -> None:
     title = f"scorer {scorer.name}, head {scorer.head or 'none'}"
-    table = Table("file", "plane", "z um", "score", "|d| DOF", "flags", title=title)
+    table = Table("file", "plane", "z um", "score", "|d| DOF", "sd", "flags", title=title)
     for index, (plane, said) in enumerate(zip(planes, scored.scores, strict=True)):
         table.add_row(
             plane.file.name,
@@ -113,6 +113,7 @@ def _print(scorer: Scorer, planes: list[_Plane], scored: ScoredPlanes, console: 
             _number(plane.z_um, ".3f"),
             _number(said.score, ".4g"),
             _number(said.defocus_dof, ".2f"),
+            _number(said.defocus_sd_dof, ".2f"),
             ", ".join(_flags(said, best=index == scored.best)),
         )
     console.print(table)

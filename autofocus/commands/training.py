@@ -102,10 +102,11 @@ def refine_encoder(
     ] = 2700,
     width: Annotated[
         int | None,
-        typer.Option(help="Channels of the first stage, more than it has; it begins as it was."),
+        typer.Option(help="Channels of its first stage from now on, more than it has."),
     ] = None,
     learning_rate: Annotated[
-        float, typer.Option(help="Highest rate of AdamW; 0.001 to go on.", min=0.0)
+        float,
+        typer.Option(help="Highest; 0.001 for an encoder that was refined before.", min=1e-6),
     ] = RefineSettings.learning_rate,
     threads: Annotated[int, typer.Option(help="Threads of the network.", min=1)] = 1,
     workers: Annotated[int, typer.Option(help="Threads that make batches.", min=1)] = 1,

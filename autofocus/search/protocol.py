@@ -75,6 +75,8 @@ class Reading:
         A classical measure of the same frame, higher is sharper; None when the scorer has none.
     defocus_dof : float or None
         The scorer's estimate of |z - z_in_focus| in depths of field, if it has one.
+    defocus_sd_dof : float or None
+        How far off that may be, root mean square, if the scorer tells.
     coarse_contrast : float or None
         How much the smoothed frame varies, which is seen from farther away than detail; None when
         no referee watches, or does not know the sampling.
@@ -92,6 +94,7 @@ class Reading:
     score: float
     referee: float | None = None
     defocus_dof: float | None = None
+    defocus_sd_dof: float | None = None
     coarse_contrast: float | None = None
     dark: bool = False
     saturated: bool = False

@@ -134,6 +134,8 @@ class ReadingBody(Request):
     """A classical measure of the same frame; without it the place is less exact."""
     defocus_dof: float | None = None
     """Estimated distance to the in-focus plane in depths of field, without sign."""
+    defocus_sd_dof: float | None = Field(default=None, ge=0)
+    """How far off that may be, root mean square."""
     coarse_contrast: float | None = Field(default=None, ge=0)
     """Of large structures; without it a specimen beyond the range may go unnoticed."""
     dark: bool = False

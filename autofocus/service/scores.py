@@ -18,6 +18,7 @@ _SCORE = {
     "score": 0.871,
     "referee": 0.0213,
     "defocus_dof": 0.31,
+    "defocus_sd_dof": 0.22,
     "coarse_contrast": 0.118,
     "dark": False,
     "saturated": False,
@@ -84,7 +85,9 @@ class ScoreOut(Answer):
     referee: float | None = None
     """A classical measure of the same frame."""
     defocus_dof: float | None = None
-    """Estimated distance to the in-focus plane in depths of field, without sign."""
+    """Estimated distance to focus in depths of field, without sign; from ten on, that and more."""
+    defocus_sd_dof: float | None = None
+    """How far off that may be, root mean square; null for heads that do not tell."""
     coarse_contrast: float | None = None
     """How much the frame varies, smoothed over ten wavelengths / NA; needs `sampling`."""
     dark: bool

@@ -33,6 +33,7 @@ from models.head import (
     sampling_range,
     with_sampling,
 )
+from models.regressor import plain_regressor
 from models.reiqa import ReIQA
 
 Float64 = NDArray[np.float64]
@@ -154,11 +155,14 @@ class CrossValidation:
         Mean over specimens of the rank correlation of score and label.
     defocus_error_dof : float
         Median error of |d| within 6 depths of field.
+    within_deviation : float or None
+        Share of those whose error is within the deviation that the head tells; None of a ridge.
     """
 
     pooled_plcc: float
     mean_srcc: float
     defocus_error_dof: float
+    within_deviation: float | None
 
 
 def left_out(
@@ -182,10 +186,10 @@ def left_out(
     Returns
     -------
     dict of ndarray
-        Of each title; shape as of `targets`.
+        Of each title, shape (n, outputs); the columns are those of `models.regressor.OUTPUTS`.
     """
     wanted = targets(table)
-    predicted = {title: np.zeros_like(wanted) for title in regressors}
+    predicted: dict[str, Float64] = {}
     design = with_sampling(
         table.features.astype(np.float64),
         centred_sampling(table.sampling, sampling_range(table.sampling)),
@@ -196,7 +200,9 @@ def left_out(
         scaler = StandardScaler().fit(design[train])
         seen, unseen = scaler.transform(design[train]), scaler.transform(design[test])
         for title, regressor in regressors.items():
-            predicted[title][test] = regressor(seen, wanted[train]).predict(unseen)
+            fitted = plain_regressor(regressor(seen, wanted[train]), sigma=SIGMA_DOF)
+            rows = predicted.setdefault(title, np.zeros((len(table), fitted.outputs)))
+            rows[test] = fitted.predict(unseen)
     return predicted
 
 
@@ -204,10 +210,13 @@ def judge(table: FeatureTable, predicted: Float64) -> CrossValidation:
     """Compare what `left_out` predicted with the truth."""
     wanted = targets(table)
     near = table.defocus_dof <= 6
+    error = np.abs(predicted[near, 1] - wanted[near, 1])
+    told = predicted.shape[1] > 2
     return CrossValidation(
         pooled_plcc=float(np.corrcoef(predicted[:, 0], wanted[:, 0])[0, 1]),
         mean_srcc=_mean_srcc(predicted[:, 0], wanted[:, 0], table.groups),
-        defocus_error_dof=float(np.median(np.abs(predicted - wanted)[near, 1])),
+        defocus_error_dof=float(np.median(error)),
+        within_deviation=float(np.mean(error <= predicted[near, 2])) if told else None,
     )
 
 

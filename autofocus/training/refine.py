@@ -10,7 +10,7 @@ reading is thrown away; the encoder is frozen and a head is fitted on it as on a
 
     autofocus refine --encoders runs/encoders --minutes 48 -o runs/refined
 
-It can be made wider first, without changing what it computes (`autofocus.training.widen`).
+It can be made wider first, with what it knows (`autofocus.training.widen`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.nn import functional
 from autofocus.training.default_head import FARTHEST_DOF, SIGMA_DOF
 from autofocus.training.focus_batches import FocusBatch, FocusBatches
 from autofocus.training.known_defocus import SIDE_PX, KnownDefocus
-from autofocus.training.network import NetworkSettings, rectifiers
+from autofocus.training.network import rectifiers
 from autofocus.training.team import Team
 from autofocus.training.training_run import train
 from autofocus.training.widen import widened
@@ -58,6 +58,9 @@ class RefineSettings:
         Weight of the order of the distances of one specimen.
     unknown : float
         Share of the specimens whose sampling is not told.
+    hidden, dropped : tuple of int, float
+        Of the network that reads the distance: rectifiers of its two layers, and the share of its
+        inputs and of the first layer's left out at random.
     average : float
         Share of the exported average of the weights that survives a step.
     learning_rate, weight_decay, warm_up : float
@@ -76,6 +79,8 @@ class RefineSettings:
     distances: int = 4
     rank: float = 0.3
     unknown: float = 0.25
+    hidden: tuple[int, int] = (256, 128)
+    dropped: float = 0.1
     average: float = 0.998
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-4
@@ -129,18 +134,20 @@ def refine(
 
 
 class DefocusReading(nn.Module):
-    """What a head would read: score, distance and logarithmic distance.
+    """Score, distance and logarithmic distance, read as a head reads features.
 
     Parameters
     ----------
     features : int
         Of both scales together.
+    hidden, dropped
+        As of `RefineSettings`.
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, *, hidden: tuple[int, int], dropped: float) -> None:
         super().__init__()
         self.standardised = nn.BatchNorm1d(features + 1, affine=False)
-        self.network = rectifiers(features + 1, 3, NetworkSettings())
+        self.network = rectifiers(features + 1, 3, hidden=hidden, unseen=dropped, dropped=dropped)
 
     def forward(self, features: Tensor, sampling: Tensor) -> Tensor:
         """Read frames.
@@ -166,10 +173,12 @@ class DefocusReading(nn.Module):
 class _State(nn.Module):
     """Encoder, reading and the running average of the encoder."""
 
-    def __init__(self, encoder: CompactEncoder) -> None:
+    def __init__(self, encoder: CompactEncoder, settings: RefineSettings) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(True).train()
-        self.reading = DefocusReading(2 * encoder.feature_dim)
+        self.reading = DefocusReading(
+            2 * encoder.feature_dim, hidden=settings.hidden, dropped=settings.dropped
+        )
         self.average = copy.deepcopy(encoder).requires_grad_(False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
@@ -197,7 +206,7 @@ class _KnownDistances:
             self._early, specimens=max(1, settings.specimens // 3), crop_px=SIDE_PX
         )
         self._mean_log_sampling = float(np.log(pool.sampling).mean())
-        self.state = _State(encoder).to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.state = _State(encoder, settings).to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def learning(self) -> Iterable[nn.Parameter]:
         return (p for p in self.state.parameters() if p.requires_grad)

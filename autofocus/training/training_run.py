@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
@@ -236,11 +237,15 @@ class _Run:
         """Share of the run before a step."""
         return step / self.schedule.steps if minutes is None else self.seconds / (60 * minutes)
 
+    def number(self, step: int) -> int:
+        """Which of all batches of the team this process learns from in a step."""
+        return step * self.team.size + self.team.rank
+
     def _update(self, batch: Any, rate: float) -> tuple[float, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # What a step leaves to chance, a resumed run leaves to the same chance.
-        torch.manual_seed(self.schedule.seed * 2**32 + self.step * self.team.size + self.team.rank)
+        torch.manual_seed(_seed(self.schedule.seed, self.number(self.step)))
         loss, figure = self.lesson.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -272,6 +277,11 @@ class _Run:
         return file
 
 
+def _seed(seed: int, number: int) -> int:
+    """Of 32 bits, all that torch's generator on the CPU heeds."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
 def _recipe(schedule: Schedule) -> str:
     """Settings that a resumed run must share; it may be longer."""
     values = asdict(schedule)  # type: ignore[call-overload]
@@ -300,9 +310,8 @@ class _Ahead:
         step = run.step
         while True:
             while len(waiting) < _PREFETCH * self.workers:
-                number = step * run.team.size + run.team.rank
                 done = run.done(step, self.minutes)
-                waiting.append(pool.submit(run.lesson.batch, number, done))
+                waiting.append(pool.submit(run.lesson.batch, run.number(step), done))
                 step += 1
             yield waiting.popleft().result()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPRegressor
+from sklearn.neural_network import MLPClassifier
 
 from models.encoders import CompactEncoder
 from models.errors import HeadError
@@ -23,6 +23,7 @@ from models.head import (
     save_head,
     with_sampling,
 )
+from models.regressor import OUTPUTS
 from models.reiqa import ExtractorSettings, ReIQA
 
 DIMENSIONS = 40
@@ -67,43 +68,64 @@ def test_predictions_are_those_of_the_pipeline(fitted):
         assert prediction.defocus_dof == pytest.approx(max(0, defocus_dof), abs=1e-9)
 
 
+def whole_distances(**settings):
+    """scikit-learn's own network, which tells whole distances apart."""
+    network = MLPClassifier(hidden_layer_sizes=(16, 8), random_state=0, **settings)
+
+    def fit(x, y):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return network.fit(x, np.round(y[:, 1]).astype(int))
+
+    return fit
+
+
 def test_a_network_predicts_what_its_pipeline_predicts_and_survives_the_disk(tmp_path):
-    """scikit-learn's own network, fitted by scikit-learn."""
     x, score, defocus_dof = stack_features(300, seed=1)
-    network = MLPRegressor(hidden_layer_sizes=(16, 8), random_state=0, max_iter=30)
     sampling = np.random.default_rng(0).uniform(0.2, 0.8, len(x))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        head = fit_head(
-            x,
-            score,
-            defocus_dof,
-            extractor=extractor(),
-            label=LABEL,
-            name="network",
-            network=network.fit,
-            sampling=sampling,
-        )
+    head = fit_head(
+        x,
+        score,
+        defocus_dof,
+        extractor=extractor(),
+        label=LABEL,
+        name="network",
+        network=whole_distances(max_iter=30),
+        sampling=sampling,
+    )
     save_head(tmp_path, head)
     loaded = load_head(tmp_path, extractor=extractor())
     centred = centred_sampling([0.3], head.manifest.sampling)
+    distances = head.pipeline[-1].classes_
+    assert head.manifest.outputs == OUTPUTS
     for row in stack_features(5, seed=2)[0]:
         design = with_sampling(row[None].astype(np.float64), centred, products=False)
-        wanted = head.pipeline.predict(design)[0]
+        likely = head.pipeline.predict_proba(design)[0]
+        middle = np.interp(0.5, np.cumsum(likely) - likely / 2, distances)
         for each in (head, loaded):
             prediction = each.predict(row, 0.3)
-            assert prediction.score == pytest.approx(wanted[0], abs=1e-6)
-            assert prediction.defocus_dof == pytest.approx(max(0, wanted[1]), abs=1e-5)
+            label = 1 / (1 + (distances / LABEL.sigma) ** 2)
+            assert prediction.score == pytest.approx(likely @ label, abs=1e-6)
+            assert prediction.defocus_dof == pytest.approx(middle, abs=1e-5)
+            deviation = np.sqrt(likely @ (distances - middle) ** 2)
+            assert prediction.defocus_sd_dof == pytest.approx(deviation, abs=1e-5)
 
 
-def test_a_network_with_another_rectifier_is_refused():
-    x, score, _ = stack_features(50, seed=1)
-    network = MLPRegressor(hidden_layer_sizes=(4,), activation="tanh", max_iter=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        head = fit_head(x, score, extractor=extractor(), label=LABEL, name="h", network=network.fit)
-    with pytest.raises(HeadError, match="'tanh' is not 'relu'"):
-        head.predict(x[0])
+@pytest.mark.parametrize(
+    ("settings", "changes", "says"),
+    [
+        ({"activation": "tanh"}, {}, "'tanh' is not 'relu'"),
+        ({}, {"defocus_dof": None}, "give defocus_dof"),
+        ({}, {"label": Label(sigma=2.0, unit="um")}, "depths of field"),
+        ({}, {"defocus_dof": np.arange(50.0) % 2}, "three distances"),
+    ],
+)
+def test_what_no_network_of_distances_can_be_fitted_to_is_refused(settings, changes, says):
+    x, score, defocus_dof = stack_features(50, seed=1)
+    asked = {"defocus_dof": defocus_dof, "label": LABEL} | changes
+    network = whole_distances(max_iter=1, **settings)
+    with pytest.raises(HeadError, match=says):
+        fit_head(x, score, extractor=extractor(), name="h", network=network, **asked)
 
 
 def test_the_score_follows_the_label_on_unseen_frames(fitted):
@@ -231,7 +253,7 @@ def test_a_pipeline_of_another_size_is_refused(folder):
     x, score, _ = stack_features(50, seed=1)
     smaller = fit_head(x[:, :7], score, extractor=extractor(), label=LABEL, name="h")
     forge(folder, smaller.pipeline)
-    with pytest.raises(HeadError, match="7 features to 1 outputs"):
+    with pytest.raises(HeadError, match="scales 7 features and maps 7 to 1 outputs"):
         load_head(folder, extractor=extractor())
 
 

@@ -4,12 +4,14 @@ import torch
 from sklearn.linear_model import Ridge
 
 from autofocus.training.default_head import (
+    FARTHEST_DOF,
     extract,
     fit,
     judge,
     left_out,
     score_of,
     simplest_of_the_best,
+    targets,
 )
 from autofocus.training.labelled import (
     EMPTY_DEFOCUS_DOF,
@@ -19,10 +21,12 @@ from autofocus.training.labelled import (
     simulated_groups,
     transmitted_groups,
 )
+from autofocus.training.network import fit_network
 from autofocus.training.transmitted import draw_transmitted
 from devices.simulated.contrast import InterferenceContrast, PhaseContrast
 from devices.simulated.optics import Objective
 from models.encoders import CompactEncoder, weights_sha256
+from models.head import Label, fit_head, load_head, save_head
 from models.reiqa import ExtractorSettings, ReIQA
 
 
@@ -120,6 +124,41 @@ def test_the_report_says_what_was_tried_and_what_was_chosen(table, extractor):
     assert report["regressor"] in report["cross_validation"]
     assert len(report["cross_validation"]) == 6
     assert set(report["cross_validation_by_source"]) == {"simulated"}
+
+
+def test_a_network_tells_how_sure_it_is_and_survives_the_disk(table, extractor, tmp_path):
+    wanted = targets(table)
+    fitted = fit_head(
+        table.features,
+        wanted[:, 0],
+        wanted[:, 1],
+        extractor=extractor,
+        label=Label(sigma=2.0),
+        name="network",
+        network=fit_network,
+        sampling=table.sampling,
+    )
+    save_head(tmp_path, fitted)
+
+    said = load_head(tmp_path, extractor=extractor).predict(table.features[0], table.sampling[0])
+
+    assert said == fitted.predict(table.features[0], table.sampling[0])
+    assert 0 < said.score < 1
+    assert 0 <= said.defocus_dof <= FARTHEST_DOF
+    assert said.defocus_sd_dof > 0
+
+
+def test_cross_validation_says_how_often_the_error_is_within_the_deviation(table):
+    true = targets(table)
+    sure, unsure, ridge = (
+        np.column_stack([true[:, 0], true[:, 1] + 0.5, np.full(len(true), deviation)])
+        for deviation in (0.4, 0.6, np.nan)
+    )
+
+    assert judge(table, sure).within_deviation == 0
+    assert judge(table, unsure).within_deviation == 1
+    assert judge(table, ridge[:, :2]).within_deviation is None
+    assert judge(table, unsure).defocus_error_dof == pytest.approx(0.5)
 
 
 def test_a_head_reads_the_sampling_of_the_frames_it_was_fitted_on(table, extractor):

@@ -5,31 +5,65 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from autofocus.training import network
 from autofocus.training.network import NetworkSettings, fit_network
+from models.regressor import plain_regressor
 
 QUICK = NetworkSettings(hidden=(32, 16), unseen=0.0, dropped=0.0, rows=64, epochs=30)
 
 
 def bent(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A distance that is the size of an input, whatever its sign, in two units; 9 nuisances."""
+    """Label and distance; the distance is the size of an input, whatever its sign; 9 nuisances."""
     x = np.random.default_rng(seed).normal(0, 1, (count, 10))
-    distance = np.abs(x[:, 0])
-    return x, np.stack([distance, 1000 * distance], axis=1)
+    distance = np.abs(4 * x[:, 0])
+    return x, np.stack([1 / (1 + (distance / 2) ** 2), distance], axis=1)
+
+
+def predicted(fitted, x):
+    return plain_regressor(fitted, sigma=2.0).predict(x)
 
 
 def test_a_network_learns_what_a_ridge_cannot():
     x, y = bent(2000, seed=0)
     unseen, wanted = bent(500, seed=1)
-    network, ridge = fit_network(x, y, QUICK), Ridge(1.0).fit(x, y)
+    fitted, ridge = fit_network(x, y, QUICK), Ridge(1.0).fit(x, y)
 
-    def correlation(fitted, output):
-        return np.corrcoef(fitted.predict(unseen)[:, output], wanted[:, output])[0, 1]
+    def correlation(regressor, output):
+        return np.corrcoef(predicted(regressor, unseen)[:, output], wanted[:, output])[0, 1]
 
-    assert correlation(ridge, 0) < 0.3
-    # Neither output drowns the other, whatever its unit.
-    assert correlation(network, 0) > 0.95
-    assert correlation(network, 1) > 0.95
-    assert network.predict(unseen)[:, 1].mean() == pytest.approx(wanted[:, 1].mean(), rel=0.1)
+    for output in (0, 1):
+        assert correlation(ridge, output) < 0.3
+        assert correlation(fitted, output) > 0.95
+    assert np.median(np.abs(predicted(fitted, unseen)[:, 1] - wanted[:, 1])) < 0.3
+
+
+def test_classes_are_distances_that_are_as_likely_as_they_are_frequent():
+    """Without anything to see, the score is the mean label and the distance the median one."""
+    x, y = bent(4000, seed=0)
+    x[:] = 0
+
+    fitted = fit_network(x, y, QUICK)
+    score, distance, deviation = predicted(fitted, x[:1])[0]
+    middle = np.median(y[:, 1])
+
+    assert (np.diff(fitted.classes_) > 0).all()
+    assert 0 < fitted.classes_[0] < 0.2
+    assert fitted.classes_[-1] < y[:, 1].max()
+    assert fitted.predict_proba(x[:1]).sum() == pytest.approx(1, abs=1e-4)
+    assert score == pytest.approx(y[:, 0].mean(), abs=0.03)
+    assert distance == pytest.approx(middle, abs=0.3)
+    assert deviation == pytest.approx(np.sqrt(((y[:, 1] - middle) ** 2).mean()), abs=0.3)
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.3, 4.0, 12.0])
+def test_what_is_told_is_a_gaussian_around_the_distance_folded_at_focus(distance):
+    ends = np.linspace(0, np.arcsinh(12.0), 37)
+    told = network._told(np.arcsinh([distance]), ends)[0]
+    drawn = np.random.default_rng(0).normal(np.arcsinh(distance), ends[1], 200_000)
+    counts = np.histogram(np.abs(drawn), ends)[0]
+
+    assert told.sum() == pytest.approx(1)
+    np.testing.assert_allclose(told, counts / counts.sum(), atol=0.005)
 
 
 def test_the_same_seed_gives_the_same_network_and_leaves_torch_alone():
@@ -44,4 +78,4 @@ def test_the_same_seed_gives_the_same_network_and_leaves_torch_alone():
 
 def test_fewer_rows_than_a_step_takes_are_enough():
     x, y = bent(20, seed=0)
-    assert np.isfinite(fit_network(x, y).predict(x)).all()
+    assert np.isfinite(predicted(fit_network(x, y), x)).all()

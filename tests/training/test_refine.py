@@ -17,6 +17,7 @@ from autofocus.training.known_defocus import DISTANCES, SIDE_PX, KnownDefocus, l
 from autofocus.training.refine import RefineSettings, refine
 from autofocus.training.team import Team
 from autofocus.training.wide_cameras import wide_camera_groups
+from autofocus.training.widen import widened
 from models.checkpoints import load_compact_encoder
 from models.encoders import CompactEncoder
 from models.normalise import BRIGHTEST
@@ -120,15 +121,24 @@ def test_the_command_leaves_a_folder_to_fit_a_head_on_and_never_its_own_input(en
 
     def run(out):
         refine_encoder(
-            encoders=begin, out=out, minutes=1e-4, specimens=5, threads=1, workers=1, jobs=1, seed=0
+            encoders=begin,
+            out=out,
+            minutes=1e-4,
+            specimens=5,
+            width=18,
+            learning_rate=1e-3,
+            threads=1,
+            workers=1,
+            jobs=1,
+            seed=0,
         )
 
     with pytest.raises(ConfigError, match="another folder"):
         run(begin)
     run(tmp_path / "out")
 
-    for branch in ("content", "quality"):
-        CompactEncoder(16).load_state_dict(load_file(tmp_path / "out" / f"{branch}.safetensors"))
+    for branch, width in (("content", 16), ("quality", 18)):
+        assert load_compact_encoder(tmp_path / "out" / f"{branch}.safetensors").width == width
 
 
 def test_a_longer_run_goes_on_and_another_recipe_is_refused(pool, encoder, tmp_path):
@@ -143,15 +153,30 @@ def test_a_longer_run_goes_on_and_another_recipe_is_refused(pool, encoder, tmp_p
         refine(encoder, replace(settings, rank=0.0), tmp_path, pool=pool)
 
 
-def test_a_widened_encoder_is_refined_and_goes_on_where_it_was(pool, encoder, tmp_path):
-    settings = replace(TINY, steps=10, width=20)
+def test_a_widened_encoder_begins_with_what_it_knew_and_goes_on_where_it_was(
+    pool, encoder, tmp_path
+):
+    settings = replace(TINY, steps=10, width=20, learning_rate=1e-9)
     refine(encoder, settings, tmp_path, pool=pool)
 
     file = refine(encoder, replace(settings, steps=20), tmp_path, pool=pool)
 
-    assert load_compact_encoder(file).width == 20
+    found = load_compact_encoder(file)
+    begin = widened(load_compact_encoder(encoder), 20, seed=settings.seed)
+    assert found.width == 20
+    for name, weight in begin.named_parameters():
+        torch.testing.assert_close(found.get_parameter(name), weight, atol=1e-5, rtol=0, msg=name)
     with (tmp_path / "quality.csv").open(newline="") as source:
         assert [int(row["step"]) for row in csv.DictReader(source)] == [10, 20]
+
+
+def test_chance_is_another_in_every_step_in_every_run_and_in_every_process():
+    seeds = {training_run._seed(seed, number) for seed in (0, 1, 2**40) for number in range(9)}
+
+    assert len(seeds) == 27
+    run = training_run._Run.__new__(training_run._Run)
+    run.team = Team(rank=1, size=3)
+    assert [run.number(step) for step in range(3)] == [1, 4, 7]
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(pool, encoder, tmp_path):
