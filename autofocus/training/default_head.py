@@ -33,7 +33,7 @@ from models.head import (
     sampling_range,
     with_sampling,
 )
-from models.regressor import plain_regressor
+from models.regressor import label_of, plain_regressor
 from models.reiqa import ReIQA
 
 Float64 = NDArray[np.float64]
@@ -106,7 +106,7 @@ class FeatureTable:
 
 def score_of(defocus_dof: NDArray[np.float64] | float) -> NDArray[np.float64]:
     """The label of the notes: 1 / (1 + (d / sigma)^2), d in depths of field, sigma = 2."""
-    return 1 / (1 + (np.asarray(defocus_dof) / SIGMA_DOF) ** 2)
+    return label_of(np.asarray(defocus_dof), SIGMA_DOF)
 
 
 def extract(extractor: ReIQA, groups: Sequence[Group], *, jobs: int = 1) -> FeatureTable:

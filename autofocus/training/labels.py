@@ -17,6 +17,7 @@ from autofocus.training.stack_index import IndexedStack, plane_key, read_stack
 from autofocus.training.tables import PATH_COLUMN, Row, locate, read_table, write_table
 from models.classical import MEASURES, compare_on_stack
 from models.errors import ImageError
+from models.regressor import label_of
 
 Float64 = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ class Judgement:
 def focus_score(z_um: ArrayLike, *, z_in_focus_um: float, sigma_um: float) -> Float64:
     """Label of planes at z."""
     distance = np.asarray(z_um, np.float64) - z_in_focus_um
-    return 1 / (1 + (distance / sigma_um) ** 2)
+    return label_of(distance, sigma_um)
 
 
 def zero_in_names(stack: IndexedStack) -> Judgement:

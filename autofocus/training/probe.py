@@ -24,6 +24,7 @@ from autofocus.training.defocus import random_objective
 from devices.simulated.optics import depth_of_field_um
 from devices.simulated.render import Renderer, camera_counts
 from devices.simulated.specimens import KINDS, make_specimen
+from models.regressor import label_of
 
 _SIDE = 256
 _SIGMA_DOF = 2.0
@@ -69,7 +70,7 @@ def probe(encoders: list[nn.Module], probe_set: ProbeSet) -> float:
     probe_set : ProbeSet
     """
     features = np.hstack([_features(encoder, probe_set.frames) for encoder in encoders])
-    label = 1 / (1 + (probe_set.defocus_dof / _SIGMA_DOF) ** 2)
+    label = label_of(probe_set.defocus_dof, _SIGMA_DOF)
     model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(0, 5, 11)))
     folds = GroupKFold(n_splits=6)
     predicted = cross_val_predict(model, features, label, groups=probe_set.specimen, cv=folds)
