@@ -129,11 +129,23 @@ def sharpest(scores: Sequence[FrameScore], *, refereed: bool) -> int:
     referee = [each.referee for each in scores if each.referee is not None]
     if not refereed or len(referee) < len(scores):
         return best
-    score = np.array([each.score for each in scores])
+    score = _without_notches(np.array([each.score for each in scores]))
     alike = range(len(scores))[contiguous_top(score, best, score[best] - INDISTINCT)]
     # The referee of a clipped frame says nothing of its sharpness.
     clear = [plane for plane in alike if not scores[plane].saturated]
     return max(clear, key=lambda plane: referee[plane], default=best)
+
+
+def _without_notches(score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores, of which one lower than both neighbours counts as they do, at most INDISTINCT more.
+
+    Frames are scored one by one, each with noise of its own: where planes lie close together, one
+    frame must not divide those that score alike.
+    """
+    filled = score.copy()
+    neighbours = np.minimum(score[:-2], score[2:])
+    filled[1:-1] = np.maximum(score[1:-1], np.minimum(neighbours, score[1:-1] + INDISTINCT))
+    return filled
 
 
 def _score(

@@ -59,6 +59,8 @@ class PatchSettings:
         Share of a patch that it may have in common with a sharper one, 0..1.
     min_roi_cover : float
         Least share of specimen in a candidate, 0..1.
+    border_px : int
+        Outermost rows or columns that are not used of frames smaller than a patch.
     p_low, p_high : float
         Percentiles of the frame that become 0 and 1.
     seed : int
@@ -71,6 +73,7 @@ class PatchSettings:
     sharpness_sigma_px: float = 2.0
     most_overlap: float = 0.5
     min_roi_cover: float = 0.4
+    border_px: int = 2
     p_low: float = 1.0
     p_high: float = 99.8
     seed: int = 0
@@ -88,6 +91,7 @@ class PatchSettings:
         )
         _require(0 <= self.most_overlap <= 1, f"most_overlap = {self.most_overlap}: 0..1")
         _require(0 <= self.min_roi_cover <= 1, f"min_roi_cover = {self.min_roi_cover}: 0..1")
+        _require(self.border_px >= 0, f"border_px = {self.border_px} must not be negative")
         _require(
             0 <= self.p_low < self.p_high <= 100,
             f"p_low = {self.p_low} must be below p_high = {self.p_high}, both within 0..100",

@@ -41,8 +41,8 @@ class Anchor:
     shape : tuple of int
         Height and width of the frames it is for, px.
     positions : tuple of (y, x)
-        Top left corners, px, in the frame after `pad_to`. Where there are more than the network
-        takes, each frame chooses its own sharpest among them.
+        Top left corners, px, in the frame after `without_border` and `pad_to`. Where there are
+        more than the network takes, each frame chooses its own sharpest among them.
     normalisation : Normalisation or None
         None lets every frame be normalised by its own percentiles.
     """
@@ -98,6 +98,8 @@ class PatchChoice(Protocol):
     @property
     def top_patches(self) -> int: ...  # noqa: D102
     @property
+    def border_px(self) -> int: ...  # noqa: D102
+    @property
     def min_roi_cover(self) -> float: ...  # noqa: D102
     @property
     def p_low(self) -> float: ...  # noqa: D102
@@ -122,8 +124,8 @@ def choose_anchor(image: NDArray[np.generic], choice: PatchChoice) -> Anchor:
         When the image is not a grey frame of finite numbers.
     """
     counts = as_grey_float(image)
-    normalisation = percentile_normalisation(image, p_low=choice.p_low, p_high=choice.p_high)
-    frame = _for_ranking(counts, normalisation)
+    normalisation = _normalisation(image, choice)
+    frame = _for_ranking(without_border(counts, choice), normalisation)
     candidates = _candidates(pad_to(specimen_mask(to_8bit(frame)), choice.patch_size), choice)
     best_first = _sharpest_first(pad_to(frame, choice.patch_size), candidates, choice)
     top = apart(
@@ -158,16 +160,27 @@ def anchored_patches(
         When the image is not a grey frame of finite numbers, or the anchor is for another size.
     """
     counts = as_grey_float(image)
-    padded = pad_to(counts, choice.patch_size)
+    padded = pad_to(without_border(counts, choice), choice.patch_size)
     _require_fit(anchor, counts.shape, padded.shape, choice)
-    normalisation = anchor.normalisation or percentile_normalisation(
-        image, p_low=choice.p_low, p_high=choice.p_high
-    )
+    normalisation = anchor.normalisation or _normalisation(image, choice)
     positions = np.array(anchor.positions)
     if len(positions) > choice.top_patches:
         best_first = _sharpest_first(_for_ranking(padded, normalisation), positions, choice)
         positions = best_first[: choice.top_patches]
     return normalisation.apply(cut(padded, positions, choice.patch_size), highlights)
+
+
+def without_border(frame: NDArray[Scalar], choice: PatchChoice) -> NDArray[Scalar]:
+    """Frame without what cameras and programs write on its border, where mirrors would repeat it.
+
+    A frame lower than a patch loses ``choice.border_px`` rows at the top and as many at the bottom,
+    one narrower than a patch loses columns left and right; of a tiny frame something is left.
+    Such sides are continued by reflection (`pad_to`), which would make a sharp line in the middle
+    of a patch of a border, and in a small frame a border weighs in the percentiles. Larger frames
+    are left as they are.
+    """
+    height, width = (_kept(side, choice) for side in frame.shape)
+    return frame[height, width]
 
 
 def pad_to(frame: NDArray[Scalar], size: int) -> NDArray[Scalar]:
@@ -327,6 +340,16 @@ def to_8bit(normalised: NDArray[np.float32]) -> UInt8:
     """Float to 0..255, rounded down; compressed highlights are 255."""
     levels = normalised * np.float32(255)
     return np.minimum(levels, np.float32(255), out=levels).astype(np.uint8)
+
+
+def _kept(side: int, choice: PatchChoice) -> slice:
+    border = min(choice.border_px, (side - 1) // 2) if side < choice.patch_size else 0
+    return slice(border, side - border)
+
+
+def _normalisation(image: NDArray[np.generic], choice: PatchChoice) -> Normalisation:
+    inside = without_border(image, choice)
+    return percentile_normalisation(inside, p_low=choice.p_low, p_high=choice.p_high)
 
 
 def _usable(window: Normalisation) -> bool:

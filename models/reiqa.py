@@ -65,6 +65,9 @@ class ExtractorSettings:
         (`models.patches.apart`).
     min_roi_cover : float
         Least share of specimen in a candidate, 0..1.
+    border_px : int
+        Outermost rows or columns that are not used on either end of a side shorter than a patch,
+        because it is continued by reflection (`models.patches.without_border`).
     p_low, p_high : float
         Percentiles of the frame that become 0 and 1.
     highlights : {"clip", "compress"}
@@ -90,6 +93,7 @@ class ExtractorSettings:
     sharpness_sigma_px: float = 2.0
     most_overlap: float = 0.5
     min_roi_cover: float = 0.4
+    border_px: int = 2
     p_low: float = 1.0
     p_high: float = 99.8
     highlights: Highlights = "clip"
@@ -118,6 +122,7 @@ class ExtractorSettings:
         )
         _require(0 <= self.most_overlap <= 1, f"most_overlap = {self.most_overlap}: 0..1")
         _require(0 <= self.min_roi_cover <= 1, f"min_roi_cover = {self.min_roi_cover}: 0..1")
+        _require(self.border_px >= 0, f"border_px = {self.border_px} must not be negative")
         _require(
             0 <= self.p_low < self.p_high <= 100,
             f"p_low = {self.p_low} must be below p_high = {self.p_high}, both within 0..100",
@@ -204,7 +209,8 @@ class ReIQA:
         Parameters
         ----------
         image : ndarray of shape (height, width), integer or float
-            Raw camera counts, not scaled. Frames smaller than a patch are continued by reflection.
+            Raw camera counts, not scaled. Frames smaller than a patch are continued by reflection,
+            without their outermost ``border_px``.
         anchor : Anchor, optional
             Fixes patches and normalisation; by default the frame is anchored to itself.
 

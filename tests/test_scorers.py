@@ -49,12 +49,12 @@ def test_a_head_in_use_of_another_version_is_refused_with_the_way_out(tmp_path: 
     shutil.copytree(default, tmp_path / "compact" / "heads" / "old")
     manifest = tmp_path / "compact" / "heads" / "old" / "manifest.json"
     values = json.loads(manifest.read_text(encoding="utf-8"))
-    del values["settings"]["most_overlap"]
+    del values["settings"]["border_px"]
     manifest.write_text(json.dumps(values), encoding="utf-8")
     ActiveHead(tmp_path).put("old")
     scorers = scorers_of(replace(load_rig(), models_dir=tmp_path))
 
-    with pytest.raises(HeadError, match=r"most_overlap.*made anew.*delete .*active\.json"):
+    with pytest.raises(HeadError, match=r"border_px.*made anew.*delete .*active\.json"):
         scorers(None, None)
     (tmp_path / ACTIVE_FILE).unlink()
     assert scorers(None, None).name == "reiqa-compact"

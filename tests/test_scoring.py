@@ -24,6 +24,14 @@ def test_a_plane_beyond_a_valley_is_none_of_them():
     assert sharpest(curve, refereed=True) == 2
 
 
+def test_one_noisy_frame_does_not_divide_planes_that_score_alike():
+    curve = planes((0.78, 9.0), (0.79, 8.0), (0.72, 7.0), (0.80, 4.0), (0.78, 3.0))
+    assert sharpest(curve, refereed=True) == 0
+    two = [*curve[:2], curve[2], curve[2], *curve[3:]]
+    assert sharpest(two, refereed=True) == 4
+    assert sharpest(curve[1:3], refereed=True) == 0
+
+
 @pytest.mark.parametrize("refereed", [False, True])
 def test_without_a_referee_or_where_it_cannot_compare_the_score_alone_decides(refereed):
     referee = None if refereed else 9.0
@@ -62,6 +70,10 @@ def test_never_lower_than_what_cannot_be_told_apart_nor_beyond_it(said):
     chosen = sharpest(curve, refereed=True)
     best = max(range(len(curve)), key=lambda plane: curve[plane].score)
     low, high = sorted((chosen, best))
-    between = curve[low : high + 1]
-    assert min(plane.score for plane in between) >= curve[best].score - INDISTINCT
+    floor = curve[best].score - INDISTINCT
+    below = [plane for plane in range(low, high + 1) if curve[plane].score < floor]
+    for plane in below:  # one by itself, and not far
+        assert curve[plane].score >= floor - INDISTINCT - 1e-9
+        assert 0 < plane < len(curve) - 1
+        assert min(curve[plane - 1].score, curve[plane + 1].score) >= floor
     assert curve[chosen].referee >= curve[best].referee

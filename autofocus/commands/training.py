@@ -159,7 +159,10 @@ def fit_default_head(
     specimens: Annotated[int, typer.Option(help="Simulated specimens, 10 frames each.")] = 520,
     light: Annotated[
         Path | None,
-        typer.Option(help="Folder `light` of `autofocus refine`: its specimens, 8 frames each."),
+        typer.Option(
+            help="Folder `light` of `autofocus refine`: its specimens, 8 frames each, and a field "
+            "with nothing in it for every eighth."
+        ),
     ] = None,
     cameras: Annotated[
         int, typer.Option(help="Cameras that each specimen of --light is seen through.", min=1)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from autofocus.training.batches import LAMP_GAIN, PERCENTILES, log_uniform, nearest_ranks
 from autofocus.training.known_defocus import SIDE_PX, KnownDefocus
+from autofocus.training.labelled import EMPTY_DEFOCUS_DOF
 from models.normalise import Normalisation
 
 Floats = NDArray[np.float32]
@@ -56,6 +57,9 @@ class FocusBatches:
         Side of the crops, at most that of the pool.
     unknown : float
         Share of the specimens whose sampling is not told.
+    empty : float
+        Share of the specimens of which only the mean light is left: noise, lamp and hot pixels
+        alone are no focus. They are `autofocus.training.labelled.EMPTY_DEFOCUS_DOF` away from it.
     """
 
     pool: KnownDefocus
@@ -63,6 +67,7 @@ class FocusBatches:
     distances: int
     crop_px: int
     unknown: float
+    empty: float = 0.0
 
     def make(self, seed: int, step: int) -> FocusBatch:
         """Return the batch of this step, always the same one."""
@@ -72,24 +77,28 @@ class FocusBatches:
             rng.permutation(self.pool.light.shape[1])[: self.distances]
             for _ in range(self.specimens)
         ]
+        empty = rng.random(self.specimens) < self.empty
         crops = [
-            self._frames(int(specimen), each, rng)
-            for specimen, each in zip(chosen, planes, strict=True)
+            self._frames(int(specimen), each, rng, empty=bool(blank))
+            for specimen, each, blank in zip(chosen, planes, empty, strict=True)
         ]
-        defocus = [
-            self.pool.defocus_dof[specimen, each]
-            for specimen, each in zip(chosen, planes, strict=True)
-        ]
+        defocus = self.pool.defocus_dof[chosen[:, None], np.array(planes)]
+        defocus[empty] = EMPTY_DEFOCUS_DOF
         told = rng.random(self.specimens) >= self.unknown
         sampling = np.where(told, self.pool.sampling[chosen], np.nan)
         return FocusBatch(
             np.concatenate(crops)[:, None],
-            np.concatenate(defocus).astype(np.float32),
+            defocus.ravel().astype(np.float32),
             np.repeat(sampling, self.distances).astype(np.float32),
         )
 
     def recorded(
-        self, specimen: int, planes: NDArray[np.intp], rng: np.random.Generator
+        self,
+        specimen: int,
+        planes: NDArray[np.intp],
+        rng: np.random.Generator,
+        *,
+        empty: bool = False,
     ) -> list[Floats]:
         """Record planes of one specimen with one camera drawn at random.
 
@@ -100,18 +109,22 @@ class FocusBatches:
         planes : ndarray of int
             Which of its distances.
         rng : numpy.random.Generator
+        empty : bool
+            The same light without its structure: a field with nothing in it.
 
         Returns
         -------
         list of ndarray of shape (side, side), float32
             Counts of one window, of ``crop_px`` or, now and then, less.
         """
-        light = self._light(specimen, planes, rng)
+        light = self._light(specimen, planes, rng, empty=empty)
         microscope = self._microscope(specimen, light.shape[1:], rng)
         return [microscope.record(plane, rng) for plane in light]
 
-    def _frames(self, specimen: int, planes: NDArray[np.intp], rng: np.random.Generator) -> Floats:
-        light = self._light(specimen, planes, rng)
+    def _frames(
+        self, specimen: int, planes: NDArray[np.intp], rng: np.random.Generator, *, empty: bool
+    ) -> Floats:
+        light = self._light(specimen, planes, rng, empty=empty)
         turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
         microscope = self._microscope(specimen, light.shape[1:], rng)
         percentiles = _percentiles(rng)
@@ -122,9 +135,14 @@ class FocusBatches:
             frames.append(frame[:, ::-1] if mirrored else frame)
         return np.ascontiguousarray(np.stack(frames), dtype=np.float32)
 
-    def _light(self, specimen: int, planes: NDArray[np.intp], rng: np.random.Generator) -> Floats:
+    def _light(
+        self, specimen: int, planes: NDArray[np.intp], rng: np.random.Generator, *, empty: bool
+    ) -> Floats:
         window = self._window(self.pool.light[specimen, 0], rng)
-        return self.pool.light[specimen, planes][:, window[0], window[1]].astype(np.float32)
+        light = self.pool.light[specimen, planes][:, window[0], window[1]].astype(np.float32)
+        if not empty:
+            return light
+        return np.broadcast_to(light.mean(axis=(1, 2), keepdims=True), light.shape)
 
     def _microscope(
         self, specimen: int, shape: tuple[int, ...], rng: np.random.Generator

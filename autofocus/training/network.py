@@ -74,7 +74,7 @@ def fit_network(x: Float64, y: Float64, settings: NetworkSettings | None = None)
         `predict_proba`; a distance is read by `models.regressor`.
     """
     settings = settings or NetworkSettings()
-    ends = np.linspace(0, np.arcsinh(y[:, 1].max()), settings.classes + 1)
+    ends = class_ends(float(y[:, 1].max()), settings.classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = rectifiers(
@@ -84,22 +84,50 @@ def fit_network(x: Float64, y: Float64, settings: NetworkSettings | None = None)
             unseen=settings.unseen,
             dropped=settings.dropped,
         )
-        _train(network, _tensor(x), _tensor(_told(np.arcsinh(y[:, 1]), ends)), settings)
+        _train(network, _tensor(x), _tensor(class_shares(y[:, 1], ends)), settings)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     return _classifier(
         [layer.weight.detach().numpy().T.copy() for layer in layers],
         [layer.bias.detach().numpy().copy() for layer in layers],
-        np.sinh((ends[:-1] + ends[1:]) / 2),
+        class_distances(ends),
     )
 
 
-def _told(at: Float64, ends: Float64) -> Float64:
-    """Share of each class in a Gaussian around ``at``, mirrored at zero: (n, classes)."""
-    width = ends[1] - ends[0]
-    below = norm.cdf((ends - at[:, None]) / width) - norm.cdf((-ends - at[:, None]) / width)
-    shares = np.diff(below, axis=1)
-    told: Float64 = shares / shares.sum(axis=1, keepdims=True)
-    return told
+def class_ends(farthest: float, classes: int) -> Float64:
+    """Where the classes of distances end, evenly spread over their inverse hyperbolic sine.
+
+    Returns
+    -------
+    ndarray of shape (classes + 1,)
+        Inverse hyperbolic sines, from 0 to that of ``farthest``.
+    """
+    return np.linspace(0, np.arcsinh(farthest), classes + 1)
+
+
+def class_distances(ends: Float64) -> Float64:
+    """The distance that each class stands for, shape (classes,)."""
+    return np.sinh((ends[:-1] + ends[1:]) / 2)
+
+
+def class_shares(distance: Float64, ends: Float64) -> Float64:
+    """What is told of frames: a Gaussian as wide as a class, mirrored at zero.
+
+    Parameters
+    ----------
+    distance : ndarray of shape (n,)
+        At most the ``farthest`` of `class_ends`.
+    ends : ndarray of shape (classes + 1,)
+
+    Returns
+    -------
+    ndarray of shape (n, classes)
+        How likely each class is; rows sum to 1.
+    """
+    width, at = ends[1] - ends[0], np.arcsinh(distance)[:, None]
+    below = norm.cdf((ends - at) / width) - norm.cdf((-ends - at) / width)
+    shares: Float64 = np.diff(below, axis=1)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _classifier(slopes: list[Float32], offsets: list[Float32], distances: Float64) -> MLPClassifier:

@@ -4,9 +4,10 @@ MoCo tells distortions apart; it has no reason to lay them out along a line that
 and in transmitted light it does not. So the quality encoder goes on learning with a second pretext
 task: read the distance to focus of light that the project's own optics defocused
 (`autofocus.training.known_defocus`), from the logarithms of its features at full and at half
-scale, with the sampling of the camera, by a small network of the shape that the head has
-(`autofocus.training.network`). Nobody labels anything: the distance is known by construction. The
-reading is thrown away; the encoder is frozen and a head is fitted on it as on any other.
+scale, with the sampling of the camera, by what the head is: a small network that says how likely
+each of a few dozen distances is (`autofocus.training.network`). Nobody labels anything: the
+distance is known by construction. The reading is thrown away; the encoder is frozen and a head is
+fitted on it as on any other.
 
     autofocus refine --encoders runs/encoders --minutes 48 -o runs/refined
 
@@ -26,10 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autofocus.training.default_head import FARTHEST_DOF, SIGMA_DOF
+from autofocus.training.default_head import FARTHEST_DOF, score_of
 from autofocus.training.focus_batches import FocusBatch, FocusBatches
 from autofocus.training.known_defocus import SIDE_PX, KnownDefocus
-from autofocus.training.network import rectifiers
+from autofocus.training.network import class_distances, class_ends, class_shares, rectifiers
 from autofocus.training.team import Team
 from autofocus.training.training_run import train
 from autofocus.training.widen import widened
@@ -38,7 +39,6 @@ from models.encoders import CompactEncoder
 from models.engines import has_bfloat16_unit
 from models.reiqa import LOG_FLOOR
 
-_DISTANCE_UNIT_DOF = 4.0  # of the second output, so that all outputs are near 1
 _RANK_SLOPE = 4.0
 
 
@@ -55,9 +55,14 @@ class RefineSettings:
     specimens, distances : int
         A batch; a third of the specimens in the late part.
     rank : float
-        Weight of the order of the distances of one specimen.
+        Weight of the order of the distances of one specimen, as far as the classes reach.
     unknown : float
         Share of the specimens whose sampling is not told.
+    empty : float
+        Share of the specimens that are empty fields.
+    classes : int
+        Distances of which the reading says how likely each is; as of
+        `autofocus.training.network.NetworkSettings`.
     hidden, dropped : tuple of int, float
         Of the network that reads the distance: rectifiers of its two layers, and the share of its
         inputs and of the first layer's left out at random.
@@ -79,6 +84,8 @@ class RefineSettings:
     distances: int = 4
     rank: float = 0.3
     unknown: float = 0.25
+    empty: float = 0.03
+    classes: int = 36
     hidden: tuple[int, int] = (256, 128)
     dropped: float = 0.1
     average: float = 0.998
@@ -134,20 +141,24 @@ def refine(
 
 
 class DefocusReading(nn.Module):
-    """Score, distance and logarithmic distance, read as a head reads features.
+    """How likely each distance is, read as a head reads features.
 
     Parameters
     ----------
     features : int
         Of both scales together.
-    hidden, dropped
+    classes, hidden, dropped
         As of `RefineSettings`.
     """
 
-    def __init__(self, features: int, *, hidden: tuple[int, int], dropped: float) -> None:
+    def __init__(
+        self, features: int, *, classes: int, hidden: tuple[int, int], dropped: float
+    ) -> None:
         super().__init__()
         self.standardised = nn.BatchNorm1d(features + 1, affine=False)
-        self.network = rectifiers(features + 1, 3, hidden=hidden, unseen=dropped, dropped=dropped)
+        self.network = rectifiers(
+            features + 1, classes, hidden=hidden, unseen=dropped, dropped=dropped
+        )
 
     def forward(self, features: Tensor, sampling: Tensor) -> Tensor:
         """Read frames.
@@ -161,8 +172,8 @@ class DefocusReading(nn.Module):
 
         Returns
         -------
-        Tensor of shape (n, 3)
-            1 / (1 + (d / 2)^2); d in units of four depths of field; log(1 + (d / 2)^2).
+        Tensor of shape (n, classes)
+            Logits.
         """
         read: Tensor = self.network(
             self.standardised(torch.cat([features, sampling[:, None]], dim=1))
@@ -177,7 +188,10 @@ class _State(nn.Module):
         super().__init__()
         self.encoder = encoder.requires_grad_(True).train()
         self.reading = DefocusReading(
-            2 * encoder.feature_dim, hidden=settings.hidden, dropped=settings.dropped
+            2 * encoder.feature_dim,
+            classes=settings.classes,
+            hidden=settings.hidden,
+            dropped=settings.dropped,
         )
         self.average = copy.deepcopy(encoder).requires_grad_(False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
@@ -201,10 +215,14 @@ class _KnownDistances:
             distances=settings.distances,
             crop_px=settings.crop_px,
             unknown=settings.unknown,
+            empty=settings.empty,
         )
         self._late = replace(
             self._early, specimens=max(1, settings.specimens // 3), crop_px=SIDE_PX
         )
+        self._ends = class_ends(FARTHEST_DOF, settings.classes)
+        labels = score_of(class_distances(self._ends)).astype(np.float32)
+        self._labels = torch.from_numpy(labels).to(team.device)
         self._mean_log_sampling = float(np.log(pool.sampling).mean())
         self.state = _State(encoder, settings).to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -218,7 +236,11 @@ class _KnownDistances:
     def loss(self, batch: FocusBatch) -> tuple[Tensor, float]:
         device = self._team.device
         crops = torch.from_numpy(batch.crops).to(device, memory_format=torch.channels_last)
-        distance = torch.from_numpy(batch.defocus_dof).to(device)
+        distance = np.minimum(batch.defocus_dof, FARTHEST_DOF).astype(np.float64)
+        shares, label = (
+            torch.from_numpy(values.astype(np.float32)).to(device)
+            for values in (class_shares(distance, self._ends), score_of(distance))
+        )
         wide = batch.crops.shape[-1] < SIDE_PX
         native = device.type != "cpu" or has_bfloat16_unit()
         with torch.autocast(device.type, torch.bfloat16, enabled=wide and native):
@@ -229,13 +251,13 @@ class _KnownDistances:
                 ],
                 dim=1,
             )
-        read = self.state.reading(features.float(), self._told(batch).to(device))
-        label = 1 / (1 + (distance / SIGMA_DOF) ** 2)
-        loss = self._distance_loss(read, label, distance) + self._settings.rank * _rank_loss(
-            read[:, 2], -torch.log(label), self._settings.distances
+        read = self.state.reading(features.float(), self._sampling(batch).to(device))
+        likely = torch.softmax(read, dim=1)
+        loss = functional.cross_entropy(read, shares) + self._settings.rank * _rank_loss(
+            likely @ -torch.log(self._labels), -torch.log(label), self._settings.distances
         )
-        score = torch.stack([read[:, 0].detach().float(), label])
-        return loss, float(torch.corrcoef(score)[0, 1].nan_to_num())
+        scores = torch.stack([likely.detach() @ self._labels, label])
+        return loss, float(torch.corrcoef(scores)[0, 1].nan_to_num())
 
     def after_step(self) -> None:
         updates = self.state.get_buffer("updates")
@@ -252,19 +274,10 @@ class _KnownDistances:
     def encoder(self) -> nn.Module:
         return self.state.average
 
-    def _told(self, batch: FocusBatch) -> Tensor:
+    def _sampling(self, batch: FocusBatch) -> Tensor:
         """Centred logarithm of the sampling; 0 where it is not told."""
         centred = np.log(batch.sampling) - np.float32(self._mean_log_sampling)
         return torch.from_numpy(np.nan_to_num(centred))
-
-    @staticmethod
-    def _distance_loss(read: Tensor, label: Tensor, distance: Tensor) -> Tensor:
-        near = distance.clamp(max=FARTHEST_DOF)
-        return (
-            functional.mse_loss(read[:, 0], label) / 0.1
-            + functional.smooth_l1_loss(read[:, 1] * _DISTANCE_UNIT_DOF, near) / 2
-            + functional.smooth_l1_loss(read[:, 2], -torch.log(label), beta=0.5)
-        )
 
 
 def _rank_loss(read: Tensor, wanted: Tensor, distances: int) -> Tensor:

@@ -184,9 +184,12 @@ class _Run:
             return
         state = torch.load(self.checkpoint, map_location=self.team.device, weights_only=True)
         if state["settings"] != _recipe(self.schedule):
+            was, now = json.loads(state["settings"]), json.loads(_recipe(self.schedule))
+            differing = sorted(name for name in was | now if was.get(name) != now.get(name))
             raise ConfigError(
-                f"{self.checkpoint} was made with other settings; use the same settings, another "
-                "folder, or resume=False"
+                f"{self.checkpoint} was made with other settings ({', '.join(differing)}), or by "
+                "another version of this program; use the same settings, another folder, or begin "
+                "anew with --fresh (resume=False)"
             )
         self.lesson.state.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

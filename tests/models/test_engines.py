@@ -89,11 +89,30 @@ def test_auto_converts_no_small_networks():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_bfloat16_only_for_small_networks_by_auto_where_the_cpu_has_a_unit_for_it():
+def test_bfloat16_only_for_small_networks_by_auto_where_the_cpu_multiplies_it_faster():
     auto = choose_engine("auto", "compact")
     assert auto.bfloat16 == has_bfloat16_unit() == ("bfloat16" in auto.reason)
     assert not choose_engine("torch", "compact").bfloat16
     assert not choose_engine("auto", "published").bfloat16
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "faster"),
+    [
+        ({"cpu_name": "Intel(R) Xeon(R)", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "Intel(R) Xeon(R)", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"cpu_name": "AMD EPYC 9655", "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"cpu_name": "AMD EPYC 7763", "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_is_faster_on_amx_and_on_the_vectors_of_amd_alone(
+    monkeypatch, capabilities, faster
+):
+    """What torch says of processors that are not here."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert has_bfloat16_unit() is faster
 
 
 def test_bfloat16_moves_features_little_and_gives_them_in_float32(encoder, patches):

@@ -206,6 +206,7 @@ def test_settings_with_a_missing_name_are_not_completed_by_defaults():
         {"sharpness_sigma_px": 65.0},
         {"most_overlap": 1.1},
         {"min_roi_cover": 1.5},
+        {"border_px": -1},
         {"p_low": 99.9},
         {"pooling": "max"},
         {"values": "squared"},

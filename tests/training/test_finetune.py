@@ -209,7 +209,7 @@ def test_is_refused_after_any_change(autofocus, rig_file: Path, change: str, say
     elif change == "older":
         path = folder / "manifest.json"
         values = json.loads(path.read_text(encoding="utf-8"))
-        del values["settings"]["patches"]["most_overlap"]
+        del values["settings"]["patches"]["border_px"]
         path.write_text(json.dumps(values), encoding="utf-8")
     else:
         path = folder / "weights.safetensors"

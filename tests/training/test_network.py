@@ -57,8 +57,8 @@ def test_classes_are_distances_that_are_as_likely_as_they_are_frequent():
 
 @pytest.mark.parametrize("distance", [0.0, 0.3, 4.0, 12.0])
 def test_what_is_told_is_a_gaussian_around_the_distance_folded_at_focus(distance):
-    ends = np.linspace(0, np.arcsinh(12.0), 37)
-    told = network._told(np.arcsinh([distance]), ends)[0]
+    ends = network.class_ends(12.0, 36)
+    told = network.class_shares(np.array([distance]), ends)[0]
     drawn = np.random.default_rng(0).normal(np.arcsinh(distance), ends[1], 200_000)
     counts = np.histogram(np.abs(drawn), ends)[0]
 

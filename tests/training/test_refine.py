@@ -14,6 +14,8 @@ from autofocus.training import refine as module
 from autofocus.training.default_head import extract
 from autofocus.training.focus_batches import FocusBatches
 from autofocus.training.known_defocus import DISTANCES, SIDE_PX, KnownDefocus, load_known_defocus
+from autofocus.training.labelled import EMPTY_DEFOCUS_DOF
+from autofocus.training.network import class_ends, class_shares
 from autofocus.training.refine import RefineSettings, refine
 from autofocus.training.team import Team
 from autofocus.training.wide_cameras import wide_camera_groups
@@ -149,7 +151,7 @@ def test_a_longer_run_goes_on_and_another_recipe_is_refused(pool, encoder, tmp_p
 
     with (tmp_path / "quality.csv").open(newline="") as source:
         assert [int(row["step"]) for row in csv.DictReader(source)] == [10, 20]
-    with pytest.raises(ConfigError, match="other settings"):
+    with pytest.raises(ConfigError, match=r"other settings \(rank\).*--fresh"):
         refine(encoder, replace(settings, rank=0.0), tmp_path, pool=pool)
 
 
@@ -243,7 +245,7 @@ def test_specimens_are_seen_through_several_cameras_and_keep_their_distances(fol
     groups = wide_camera_groups(folder, cameras=2, seed=3)
     frames = groups[4].frames()
 
-    assert len(groups) == len({group.name for group in groups}) == len(pool)
+    assert len({group.name for group in groups}) == len(groups) == len(pool) + -(-len(pool) // 8)
     assert [frame.defocus_dof for frame in frames] == [*pool.defocus_dof[4]] * 2
     assert {frame.sampling for frame in frames} == {pool.sampling[4]}
     first, other = frames[0].image, frames[DISTANCES].image
@@ -251,6 +253,72 @@ def test_specimens_are_seen_through_several_cameras_and_keep_their_distances(fol
     again = wide_camera_groups(folder, cameras=2, seed=3)[4].frames()
     for one, same in zip(frames, again, strict=True):
         assert np.array_equal(one.image, same.image)
+
+
+def striped(pool):
+    """The same specimens, all of them stripes 8 px wide that any camera shows."""
+    stripes = np.arange(SIDE_PX) % 8 < 4
+    return replace(pool, light=np.broadcast_to(stripes, pool.light.shape).astype(np.float16))
+
+
+def stripes_in(frame):
+    """How far the stripes, upright or not, stand out of the spectrum of a frame."""
+    side = min(frame.shape) // 8 * 8
+    power = abs(np.fft.rfft2(frame[:side, :side] - frame[:side, :side].mean()))
+    return max(power[0, side // 8], power[side // 8, 0]) / power.mean()
+
+
+def test_a_lesson_has_as_many_empty_fields_as_asked_for_and_they_are_empty(pool):
+    made = batches(striped(pool), specimens=80, crop_px=64, empty=0.25).make(0, 1)
+    empty = made.defocus_dof == EMPTY_DEFOCUS_DOF
+    seen = np.array([stripes_in(crop[0]) for crop in made.crops])
+
+    assert 0.1 < empty.mean() < 0.4
+    assert (empty.reshape(-1, 4) == empty.reshape(-1, 4)[:, :1]).all()
+    assert np.isin(made.defocus_dof[~empty], pool.defocus_dof.astype(np.float32)).all()
+    assert np.max(seen[empty]) < 0.5 * np.median(seen[~empty])
+
+
+@pytest.mark.parametrize("done", [0.0, 1.0])
+def test_every_part_of_the_lesson_has_empty_fields(pool, done):
+    settings = replace(TINY, empty=1.0)
+    lesson = module._KnownDistances(CompactEncoder(4), settings, pool, Team())
+
+    assert (lesson.batch(0, done).defocus_dof == EMPTY_DEFOCUS_DOF).all()
+
+
+def test_what_is_read_best_loses_least(pool):
+    """A reading that gives every frame the classes it is told, and one that gives others."""
+    lesson = module._KnownDistances(CompactEncoder(4), replace(TINY, rank=0.0), pool, Team())
+    batch = lesson.batch(0, 0.0)
+    distance = np.minimum(batch.defocus_dof, 12).astype(np.float64)
+    shares = torch.from_numpy(class_shares(distance, class_ends(12, 36)).astype(np.float32))
+
+    def loss_when_read(logits):
+        lesson.state.reading.forward = lambda features, sampling: logits
+        return lesson.loss(batch)
+
+    right, correlation = loss_when_read(torch.log(shares + 1e-9))
+    wrong, opposite = loss_when_read(torch.log(shares.flip(1) + 1e-9))
+
+    assert float(right) == pytest.approx(float(-torch.xlogy(shares, shares).sum(1).mean()), 1e-3)
+    assert float(wrong) > 2 * float(right)
+    assert correlation > 0.98 > 0 > opposite
+
+
+def test_every_eighth_specimen_of_wide_cameras_comes_once_more_as_an_empty_field(
+    folder, pool, tmp_path
+):
+    shutil.copytree(folder, tmp_path / "light")
+    np.save(tmp_path / "light" / "light.npy", striped(pool).light)
+    groups = wide_camera_groups(tmp_path / "light", cameras=1, seed=3)
+    empties = [group for group in groups if group.name.startswith("wide-empty")]
+
+    assert len(empties) == -(-len(pool) // 8)
+    frames = [frame for group in empties for frame in group.frames()]
+    assert {frame.defocus_dof for frame in frames} == {EMPTY_DEFOCUS_DOF}
+    seen = [stripes_in(frame.image) for group in groups[: len(pool)] for frame in group.frames()]
+    assert max(stripes_in(frame.image) for frame in frames) < 0.5 * np.median(seen)
 
 
 def test_frames_of_any_camera_can_be_scored_and_measured(folder, pool):
