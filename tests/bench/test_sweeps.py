@@ -1,6 +1,7 @@
 """Simulated sweeps: the same for everyone, and judged by what is known."""
 
 import csv
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -90,7 +91,27 @@ def test_a_perfect_score_is_told_from_one_that_only_ranks_and_from_noise():
     low, high = sweeps.ahead_by(perfect, perfect)[1:]
     assert (low, high) == (0, 0)
     table = sweeps.table([*perfect, *useless])
-    assert "| 300 photons | perfect | 12 | 1.000 | 1.00 | 1.000 | - | 0.00 |" in table
+    assert "| 300 photons | perfect | 12 | 1.000 | 1.00 | 1.000 | 1.000 | - | 0.00 |" in table
+
+
+def test_dust_in_focus_is_a_plane_like_the_specimens():
+    """Where its simulation says that it is: there the frames have detail once more."""
+    stack = sweeps.simulate("debris", SEED, sweeps.CONDITIONS["1000 photons"])
+    specimen, dust = stack.sharp_dof
+    assert specimen == 0
+    assert 2 < abs(dust) < sweeps.RANGE_DOF
+    detail = np.array([cv2.Laplacian(f.astype(np.float32), cv2.CV_32F).var() for f in stack.frames])
+    beyond = np.flatnonzero(stack.defocus_dof * np.sign(dust) > abs(dust) / 2)
+    at = stack.defocus_dof[beyond[np.argmax(detail[beyond])]]
+    assert at == pytest.approx(dust, abs=0.5)
+
+    def sees_both(distance, rng):
+        return np.maximum(sweeps.score_of(distance), sweeps.score_of(distance - dust))
+
+    sweep = replace(made_up("both", sees_both), sharp_dof=stack.sharp_dof)
+    assert sweeps.pooled_correlation([sweep]) < 0.8
+    assert sweeps.correlation_with_dust([sweep]) == pytest.approx(1)
+    assert sweeps.simulate("nuclei", SEED, sweeps.Condition(300.0), planes=3).sharp_dof == (0.0,)
 
 
 def test_a_sweep_of_a_real_scorer_is_written_plane_by_plane(tmp_path):
