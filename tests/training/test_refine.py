@@ -111,7 +111,8 @@ def test_a_refined_encoder_reads_distances_that_it_could_not_read_before(pool, e
     with (tmp_path / "quality.csv").open(newline="") as source:
         rows = list(csv.DictReader(source))
     assert [int(row["step"]) for row in rows] == list(range(10, 81, 10))
-    assert float(rows[-1]["loss"]) < 0.8 * float(rows[0]["loss"])
+    # What all distances equally likely would lose, by themselves.
+    assert float(rows[-1]["loss"]) < np.log(settings.classes) < float(rows[0]["loss"])
     assert np.mean([float(row["correlation"]) for row in rows[-3:]]) > 0.3
 
 
