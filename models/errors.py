@@ -30,3 +30,9 @@ class UnknownScorer(ModelError):  # noqa: N818
 
 class EngineError(ModelError):
     """The engine asked for cannot run on this machine."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with this message unless the condition holds."""
+    if not condition:
+        raise ValueError(message)

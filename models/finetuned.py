@@ -26,9 +26,9 @@ from torch import Tensor
 from models.backbones import Backbone, ScoreNetwork
 from models.distribution import Distribution
 from models.engines import Forward
-from models.errors import CheckpointError
+from models.errors import CheckpointError, require
 from models.head import Label
-from models.patches import Anchor, anchored_patches, choose_anchor
+from models.patches import Anchor, anchored_patches, choose_anchor, require_possible
 from models.scorer import FrameScore, Scorer
 
 Float32 = NDArray[np.float32]
@@ -79,23 +79,12 @@ class PatchSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.patch_size >= 32, f"patch_size = {self.patch_size} px must be at least 32")
-        _require(
+        require(self.patch_size >= 32, f"patch_size = {self.patch_size} px must be at least 32")
+        require(
             1 <= self.top_patches <= self.patches,
             f"top_patches = {self.top_patches} must be within 1..patches = {self.patches}",
         )
-        _require(
-            0 < self.sharpness_sigma_px <= self.patch_size / 4,
-            f"sharpness_sigma_px = {self.sharpness_sigma_px} must be positive and at most a "
-            "quarter of the patch",
-        )
-        _require(0 <= self.most_overlap <= 1, f"most_overlap = {self.most_overlap}: 0..1")
-        _require(0 <= self.min_roi_cover <= 1, f"min_roi_cover = {self.min_roi_cover}: 0..1")
-        _require(self.border_px >= 0, f"border_px = {self.border_px} must not be negative")
-        _require(
-            0 <= self.p_low < self.p_high <= 100,
-            f"p_low = {self.p_low} must be below p_high = {self.p_high}, both within 0..100",
-        )
+        require_possible(self)
 
 
 @dataclass(frozen=True)
@@ -122,10 +111,10 @@ class Settings:
     sampling: float
 
     def __post_init__(self) -> None:
-        _require(self.backbone in get_args(Backbone), f"backbone = {self.backbone!r} unknown")
+        require(self.backbone in get_args(Backbone), f"backbone = {self.backbone!r} unknown")
         for name in ("pixel_size_um", "dof_um", "sampling"):
             value = getattr(self, name)
-            _require(math.isfinite(value) and value > 0, f"{name} = {value} must be positive")
+            require(math.isfinite(value) and value > 0, f"{name} = {value} must be positive")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
@@ -139,7 +128,7 @@ class Settings:
         patches, label = values["patches"], values["label"]
         for given, kind in ((patches, PatchSettings), (label, Label)):
             differing = set(given) ^ {field.name for field in fields(kind)}
-            _require(
+            require(
                 not differing,
                 f"settings differ in {sorted(differing)}; what another version of this program "
                 "trained must be trained anew",
@@ -408,8 +397,3 @@ def _fitted(tensors: dict[str, Tensor], manifest: Manifest) -> FineTuned:
 
 def _same_sampling(given: float | None, trained: float) -> bool:
     return given is None or trained / _SAMPLING_TOLERANCE <= given <= trained * _SAMPLING_TOLERANCE
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import ImageError
+from models.errors import ImageError, require
 from models.frame import as_grey_float
 from models.normalise import Highlights, Normalisation, percentile_normalisation
 from models.roi import specimen_mask
@@ -111,6 +111,28 @@ class PatchChoice(Protocol):
     def most_overlap(self) -> float: ...  # noqa: D102
     @property
     def seed(self) -> int: ...  # noqa: D102
+
+
+def require_possible(choice: PatchChoice) -> None:
+    """Refuse settings with which no patch can be chosen.
+
+    Raises
+    ------
+    ValueError
+        Naming the first that is impossible.
+    """
+    require(
+        0 < choice.sharpness_sigma_px <= choice.patch_size / 4,
+        f"sharpness_sigma_px = {choice.sharpness_sigma_px} must be positive and at most a "
+        "quarter of the patch",
+    )
+    require(0 <= choice.most_overlap <= 1, f"most_overlap = {choice.most_overlap}: 0..1")
+    require(0 <= choice.min_roi_cover <= 1, f"min_roi_cover = {choice.min_roi_cover}: 0..1")
+    require(choice.border_px >= 0, f"border_px = {choice.border_px} must not be negative")
+    require(
+        0 <= choice.p_low < choice.p_high <= 100,
+        f"p_low = {choice.p_low} must be below p_high = {choice.p_high}, both within 0..100",
+    )
 
 
 def choose_anchor(image: NDArray[np.generic], choice: PatchChoice) -> Anchor:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from models.encoders import Layout, weights_sha256
 from models.engines import Engine, Forward, choose_engine
+from models.errors import require
 from models.normalise import Highlights
-from models.patches import Anchor, anchored_patches, choose_anchor
+from models.patches import Anchor, anchored_patches, choose_anchor, require_possible
 from models.side_by_side import HalfTheThreads
 
 Float32 = NDArray[np.float32]
@@ -102,31 +103,20 @@ class ExtractorSettings:
     values: Literal["linear", "log"] = "linear"
 
     def __post_init__(self) -> None:
-        _require(self.layout in _CONTENT_MEAN, f"layout = {self.layout!r} is not known")
-        _require(self.pooling in ("mean", *_PERCENTILES), f"pooling = {self.pooling!r} unknown")
-        _require(self.values in ("linear", "log"), f"values = {self.values!r} is not known")
-        _require(
+        require(self.layout in _CONTENT_MEAN, f"layout = {self.layout!r} is not known")
+        require(self.pooling in ("mean", *_PERCENTILES), f"pooling = {self.pooling!r} unknown")
+        require(self.values in ("linear", "log"), f"values = {self.values!r} is not known")
+        require(
             self.highlights == "clip" or (self.highlights, self.layout) == ("compress", "compact"),
             f"highlights = {self.highlights!r}: 'clip', or 'compress' in the compact layout",
         )
-        _require(
+        require(
             self.patch_size > 0 and self.patch_size % 64 == 0,
             f"patch_size = {self.patch_size} px must be a positive multiple of 64",
         )
-        _require(self.patches >= 1, f"patches = {self.patches} must be at least 1")
-        _require(0 < self.top_k <= 1, f"top_k = {self.top_k} must be in (0, 1]")
-        _require(
-            0 < self.sharpness_sigma_px <= self.patch_size / 4,
-            f"sharpness_sigma_px = {self.sharpness_sigma_px} must be positive and at most a "
-            "quarter of the patch",
-        )
-        _require(0 <= self.most_overlap <= 1, f"most_overlap = {self.most_overlap}: 0..1")
-        _require(0 <= self.min_roi_cover <= 1, f"min_roi_cover = {self.min_roi_cover}: 0..1")
-        _require(self.border_px >= 0, f"border_px = {self.border_px} must not be negative")
-        _require(
-            0 <= self.p_low < self.p_high <= 100,
-            f"p_low = {self.p_low} must be below p_high = {self.p_high}, both within 0..100",
-        )
+        require(self.patches >= 1, f"patches = {self.patches} must be at least 1")
+        require(0 < self.top_k <= 1, f"top_k = {self.top_k} must be in (0, 1]")
+        require_possible(self)
 
     @property
     def top_patches(self) -> int:
@@ -298,8 +288,3 @@ def _half(patch: Float32) -> Float32:
     """Half scale: means of 2 x 2 px."""
     height, width = patch.shape
     return cv2.resize(patch, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

@@ -117,7 +117,7 @@ class Sweep:
     defocus_dof: Float64
     score: Float64
     estimate_dof: Float64
-    sharp_dof: tuple[float, ...] = (0.0,)
+    sharp_dof: tuple[float, ...]
 
     @property
     def wanted(self) -> Float64:
@@ -256,30 +256,19 @@ def _sweep(
 ) -> list[Sweep]:
     torch.set_num_threads(1)
     stack = simulate(kind, seed, CONDITIONS[condition], planes=planes)
+
+    def sweep(name: str, scores: list[float], estimates: list[float]) -> Sweep:
+        told = np.array(scores), np.array(estimates)
+        return Sweep(name, kind, seed, condition, stack.defocus_dof, *told, stack.sharp_dof)
+
     found = []
     for name in scorers:
         scorer = load_scorer(name)
         said = [scorer.score(frame, sampling=stack.sampling) for frame in stack.frames]
         estimates = [math.nan if s.defocus_dof is None else s.defocus_dof for s in said]
-        scores = np.array([s.score for s in said])
-        found.append(
-            Sweep(
-                name,
-                kind,
-                seed,
-                condition,
-                stack.defocus_dof,
-                scores,
-                np.array(estimates),
-                stack.sharp_dof,
-            )
-        )
-    known = np.array([np.corrcoef(f.ravel(), stack.sharp.ravel())[0, 1] for f in stack.frames])
-    unknown = np.full(planes, math.nan)
-    found.append(
-        Sweep(ORACLE, kind, seed, condition, stack.defocus_dof, known, unknown, stack.sharp_dof)
-    )
-    return found
+        found.append(sweep(name, [s.score for s in said], estimates))
+    known = [float(np.corrcoef(f.ravel(), stack.sharp.ravel())[0, 1]) for f in stack.frames]
+    return [*found, sweep(ORACLE, known, [math.nan] * planes)]
 
 
 def pooled_correlation(sweeps: Sequence[Sweep]) -> float:

@@ -21,6 +21,7 @@ from models.normalise import Normalisation
 Floats = NDArray[np.float32]
 
 _CANDIDATES = 3  # windows of which the one with most contrast is usually taken
+_COUNTED_PHOTONS = 0.2, 20.0  # of bright pixels: a confocal dwells on each for microseconds
 _SMALLEST_FRAME_PX = 48  # cameras are often read out in part; such frames are continued by mirrors
 
 
@@ -60,6 +61,9 @@ class FocusBatches:
     empty : float
         Share of the specimens of which only the mean light is left: noise, lamp and hot pixels
         alone are no focus. They are `autofocus.training.labelled.EMPTY_DEFOCUS_DOF` away from it.
+    counting : float
+        Share of the fluorescent specimens seen by the detector of a confocal: a few photons or
+        none.
     """
 
     pool: KnownDefocus
@@ -68,6 +72,7 @@ class FocusBatches:
     crop_px: int
     unknown: float
     empty: float = 0.0
+    counting: float = 0.1
 
     def make(self, seed: int, step: int) -> FocusBatch:
         """Return the batch of this step, always the same one."""
@@ -148,7 +153,8 @@ class FocusBatches:
         self, specimen: int, shape: tuple[int, ...], rng: np.random.Generator
     ) -> _Microscope:
         transmitted = bool(self.pool.transmitted[specimen])
-        return _Microscope.draw(shape, transmitted=transmitted, rng=rng)
+        counting = 0.0 if transmitted else self.counting
+        return _Microscope.draw(shape, transmitted=transmitted, counting=counting, rng=rng)
 
     def _window(
         self, in_focus: NDArray[np.float16], rng: np.random.Generator
@@ -170,7 +176,13 @@ class FocusBatches:
 
 @dataclass(frozen=True)
 class _Microscope:
-    """Lamp, camera and software of one specimen; all its frames share them."""
+    """Lamp, camera and software of one specimen; all its frames share them.
+
+    ``counting`` is the detector of a confocal, that sees a few photons or none. Where it is
+    ``multiplying``, each photon gives an exponentially distributed charge (M. Robbins and
+    B. Hadwen, "The noise performance of electron multiplying charge-coupled devices", IEEE Trans.
+    Electron Devices 50, 2003).
+    """
 
     photons: float
     background: float
@@ -182,19 +194,32 @@ class _Microscope:
     smoothing_px: float
     gamma: float
     levels: int | None
+    counting: bool
+    multiplying: bool
 
     @classmethod
     def draw(
-        cls, shape: tuple[int, ...], *, transmitted: bool, rng: np.random.Generator
+        cls,
+        shape: tuple[int, ...],
+        *,
+        transmitted: bool,
+        counting: float,
+        rng: np.random.Generator,
     ) -> _Microscope:
         photons = log_uniform(8, 4000, rng)
         haze = 0.0 if transmitted else float(rng.uniform(0, 1.0)) ** 3
         read_noise_e = float(rng.uniform(0.5, 4))
         if rng.random() < 0.1:  # averaged frames
             photons, read_noise_e = photons * 100, 0.0
+        counts = counting > 0 and rng.random() < counting
+        background = photons * haze + float(rng.uniform(0, 10))
+        if counts:
+            photons = log_uniform(*_COUNTED_PHOTONS, rng)
+            background = photons * haze + float(log_uniform(0.01, 0.5, rng))
+            read_noise_e = 0.0
         return cls(
             photons=photons * (LAMP_GAIN if transmitted else 1.0),
-            background=photons * haze + float(rng.uniform(0, 10)),
+            background=background,
             read_noise_e=read_noise_e,
             inverted=not transmitted and rng.random() < 0.12,
             lamp=_lamp(shape, rng) if rng.random() < 0.4 else None,
@@ -203,6 +228,8 @@ class _Microscope:
             smoothing_px=float(rng.uniform(0.3, 0.7)) if rng.random() < 0.15 else 0.0,
             gamma=math.exp(float(rng.normal(0, 0.3))) if rng.random() < 0.2 else 1.0,
             levels=int(rng.integers(40, 256)) if rng.random() < 0.2 else None,
+            counting=counts,
+            multiplying=counts and rng.random() < 0.4,
         )
 
     def record(self, light: Floats, rng: np.random.Generator) -> Floats:
@@ -211,13 +238,19 @@ class _Microscope:
         expected = light if self.lamp is None else light * self.lamp
         exposure = math.exp(float(rng.normal(0, 0.1)))
         expected = (self.photons * expected + self.background) * np.float32(exposure)
-        spread = np.sqrt(expected + np.float32(self.read_noise_e**2))
-        seen = expected + spread * rng.standard_normal(expected.shape, dtype=np.float32)
+        seen = self._detected(expected, rng)
         if self.row_noise_e:
             seen += rng.normal(0, self.row_noise_e, (len(seen), 1)).astype(np.float32)
         if self.hot is not None:
             seen.ravel()[self.hot[0]] += self.hot[1]
         return self._processed(seen)
+
+    def _detected(self, expected: Floats, rng: np.random.Generator) -> Floats:
+        if self.counting:
+            counted = rng.poisson(expected).astype(np.float32)
+            return rng.standard_gamma(counted, dtype=np.float32) if self.multiplying else counted
+        spread = np.sqrt(expected + np.float32(self.read_noise_e**2))
+        return expected + spread * rng.standard_normal(expected.shape, dtype=np.float32)
 
     def _processed(self, frame: Floats) -> Floats:
         if self.smoothing_px:

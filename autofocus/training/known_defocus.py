@@ -25,7 +25,7 @@ from autofocus.training.labelled import defocused, few_beads, sampling_of
 from autofocus.training.transmitted import draw_transmitted
 from devices.simulated.optics import Objective, depth_of_field_um
 from devices.simulated.render import Renderer
-from devices.simulated.specimens import KINDS, make_specimen
+from devices.simulated.specimens import KINDS, Specimen, make_specimen
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
@@ -34,12 +34,20 @@ SIDE_PX = 256
 # Distances a specimen is kept at: in focus, two near it, three within 8, two up to 20.
 _REACHES_DOF = ((0.0, 2.5),) * 2 + ((1.0, 8.0),) * 3 + ((4.0, 20.0),) * 2
 DISTANCES = 1 + len(_REACHES_DOF)
+# With dust, two of those within 8 are beside its plane instead, as far as this.
+_BESIDE_DUST = slice(4, 6)
+_DUST_REACH_DOF = 0.7
+_DUST_AWAY_DOF = 2.0, 16.0
+_NEXT_TO_NOTHING = 0.2  # of the contrast of dust
 _WINDOWS_PER_STILL = 10
+_DUSTY_WINDOWS_PER_STILL = 3
 # To be raised with every change of specimens or optics: light of another recipe is made again.
-_RECIPE = 3
+_RECIPE = 4
 _SIMULATED_PER_BEAD_FIELD = 5
 _SIMULATED_PER_TRANSMITTED = 3
+_SIMULATED_PER_DUSTY = 4
 _KINDS = tuple(kind for kind in KINDS if not kind.startswith("empty"))
+_DUSTY_KINDS = ("nuclei", "filaments", "puncta", "cells", "tissue", "beads")
 # Cameras with binning sample coarser than those `random_objective` draws.
 _BINNINGS = (1, 1, 1, 2)
 
@@ -115,9 +123,13 @@ def _make(folder: Path, data: Path | None, *, count: int, seed: int, jobs: int) 
     tasks: list[Callable[[], _Series]] = [_simulated(i, seed) for i in range(count)]
     tasks += [_beads(i, seed) for i in range(count // _SIMULATED_PER_BEAD_FIELD)]
     tasks += [_transmitted(i, seed) for i in range(count // _SIMULATED_PER_TRANSMITTED)]
+    tasks += [_simulated(i, seed, dusty=True) for i in range(count // _SIMULATED_PER_DUSTY)]
     for number, (_, image) in enumerate(train_images(data) if data else ()):
         if min(image.shape) >= SIDE_PX // 2:
             tasks += [_still(image, number, k, seed) for k in range(_WINDOWS_PER_STILL)]
+            tasks += [
+                _still(image, number, k, seed, dusty=True) for k in range(_DUSTY_WINDOWS_PER_STILL)
+            ]
     light = np.lib.format.open_memmap(
         folder / "light.npy",
         mode="w+",
@@ -147,23 +159,28 @@ def _call(task: Callable[[], _Series]) -> _Series:
 class _simulated:  # noqa: N801 - used like a function; a closure could not go to another process
     index: int
     seed: int
+    dusty: bool = False
 
     def __call__(self) -> _Series:
-        rng = np.random.default_rng([self.seed, 0xDEF, self.index])
+        rng = np.random.default_rng([self.seed, 0xD057 if self.dusty else 0xDEF, self.index])
         objective = _any_objective(rng)
         aberrated = replace(
             objective, spherical_waves=float(rng.choice([0, 0, rng.normal(0, 0.2)]))
         )
+        kinds = _DUSTY_KINDS if self.dusty else _KINDS
         specimen = make_specimen(
-            _KINDS[self.index % len(_KINDS)],
+            kinds[self.index % len(kinds)],
             shape=(SIDE_PX, SIDE_PX),
             pixel_size_um=objective.pixel_size_um,
             rng=rng,
         )
         renderer = Renderer(specimen, aberrated, condenser_na_ratio=float(rng.uniform(0.3, 0.9)))
         dof_um = depth_of_field_um(objective)
-        distances = _distances(rng)
+        dust_dof = _dust_dof(rng) if self.dusty else None
+        distances = _distances(rng, dust_dof)
         light = [renderer.relative(float(distance) * dof_um) for distance in distances]
+        if dust_dof is not None:
+            light, distances = _with_dust(light, distances, dust_dof, objective, rng)
         transmitted = specimen.modality == "brightfield"
         return _series(light, distances, objective, transmitted=transmitted)
 
@@ -215,18 +232,25 @@ class _still:  # noqa: N801 - as above
     number: int
     window: int
     seed: int
+    dusty: bool = False
 
     def __call__(self) -> _Series:
-        rng = np.random.default_rng([self.seed, 0x571, self.number, self.window])
+        key = 0xD571 if self.dusty else 0x571
+        rng = np.random.default_rng([self.seed, key, self.number, self.window])
         objective = _any_objective(rng)
-        distances = _distances(rng)
-        light = defocused(
-            _window(self.image, rng),
-            objective,
-            distances,
-            spherical_waves=float(rng.normal(0, 0.1)),
+        dust_dof = _dust_dof(rng) if self.dusty else None
+        distances = _distances(rng, dust_dof)
+        light = list(
+            defocused(
+                _window(self.image, rng),
+                objective,
+                distances,
+                spherical_waves=float(rng.normal(0, 0.1)),
+            )
         )
-        return _series(list(light), distances, objective, transmitted=False)
+        if dust_dof is not None:
+            light, distances = _with_dust(light, distances, dust_dof, objective, rng)
+        return _series(light, distances, objective, transmitted=False)
 
 
 def _series(
@@ -241,12 +265,51 @@ def _series(
     return _Series(kept, np.abs(distances), sampling_of(objective), transmitted)
 
 
-def _distances(rng: np.random.Generator) -> NDArray[np.float64]:
+def _distances(rng: np.random.Generator, dust_dof: float | None = None) -> NDArray[np.float64]:
     away = [0.0]
     for low, high in _REACHES_DOF:
         uniform = low == 0
         away.append(rng.uniform(low, high) if uniform else log_uniform(low, high, rng))
-    return np.array(away) * rng.choice([-1, 1], len(away))
+    distances = np.array(away) * rng.choice([-1, 1], len(away))
+    if dust_dof is not None:
+        beside = rng.uniform(-_DUST_REACH_DOF, _DUST_REACH_DOF, len(distances))
+        distances[_BESIDE_DUST] = (dust_dof + beside)[_BESIDE_DUST]
+    return distances
+
+
+def _dust_dof(rng: np.random.Generator) -> float:
+    return log_uniform(*_DUST_AWAY_DOF, rng) * float(rng.choice([-1, 1]))
+
+
+def _with_dust(
+    light: list[Floats],
+    distances: NDArray[np.float64],
+    dust_dof: float,
+    objective: Objective,
+    rng: np.random.Generator,
+) -> tuple[list[Floats], NDArray[np.float64]]:
+    """Add dust and fibres, and tell how far from focus the frames are then.
+
+    Where dust is in focus, something in the frame is sharp, and yet the specimen is not. Where of
+    the specimen next to nothing is left to be seen, what is seen is what counts.
+    """
+    scene = make_specimen(
+        "debris", shape=(SIDE_PX, SIDE_PX), pixel_size_um=objective.pixel_size_um, rng=rng
+    )
+    _, dust = scene.layers[1]
+    renderer = Renderer(Specimen(((0.0, dust),), "debris", "fluorescence"), objective)
+    amount, dof_um = np.float32(rng.uniform(0.1, 0.6)), depth_of_field_um(objective)
+    off_dust = distances - dust_dof
+    specks = [amount * renderer.relative(float(distance) * dof_um) for distance in off_dust]
+    hidden = np.array(
+        [
+            plane.std() < _NEXT_TO_NOTHING * speck.std()
+            for plane, speck in zip(light, specks, strict=True)
+        ]
+    )
+    sharper = np.abs(off_dust) < np.abs(distances)
+    seen = np.where(hidden & sharper, off_dust, distances)
+    return [plane + speck for plane, speck in zip(light, specks, strict=True)], seen
 
 
 def _any_objective(rng: np.random.Generator) -> Objective:

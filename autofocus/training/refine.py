@@ -84,7 +84,7 @@ class RefineSettings:
     distances: int = 4
     rank: float = 0.3
     unknown: float = 0.25
-    empty: float = 0.03
+    empty: float = 0.05
     classes: int = 36
     hidden: tuple[int, int] = (256, 128)
     dropped: float = 0.1

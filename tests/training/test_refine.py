@@ -12,6 +12,7 @@ from autofocus.errors import ConfigError
 from autofocus.training import known_defocus, training_run
 from autofocus.training import refine as module
 from autofocus.training.default_head import extract
+from autofocus.training.defocus import random_objective
 from autofocus.training.focus_batches import FocusBatches
 from autofocus.training.known_defocus import DISTANCES, SIDE_PX, KnownDefocus, load_known_defocus
 from autofocus.training.labelled import EMPTY_DEFOCUS_DOF
@@ -67,6 +68,25 @@ def test_every_kind_of_specimen_loses_detail_far_from_focus(pool):
     assert lost.sum() >= 9
 
 
+def test_dust_in_focus_is_not_the_specimen_in_focus(pool):
+    """Unless nothing of the specimen is to be seen there."""
+    distances, rng = np.array([0.0, 3.0, 6.0, 9.0]), np.random.default_rng(0)
+    specimen = list(rng.random((4, SIDE_PX, SIDE_PX), dtype=np.float32))
+    nothing = list(np.zeros_like(specimen))
+    objective = random_objective(rng)
+
+    dust, nearest = known_defocus._with_dust(nothing, distances, 6.0, objective, rng)
+    _, unmoved = known_defocus._with_dust(specimen, distances, 6.0, objective, rng)
+
+    detail = [float((np.diff(plane, axis=1) ** 2).mean()) for plane in dust]
+    assert np.argmax(detail) == 2
+    assert list(np.abs(nearest)) == [0, 3, 0, 3]
+    assert list(unmoved) == list(distances)
+    # Of nine specimens that are drawn at random two more are made with dust.
+    assert len(pool) == 9 + 1 + 3 + 2
+    assert (pool.defocus_dof[-2:, 4:6] > 1).all()
+
+
 def test_light_is_made_once_and_anew_for_another_seed(folder, pool):
     written = (folder / "light.npy").stat().st_mtime_ns
 
@@ -99,6 +119,26 @@ def test_crops_are_normalised_and_carry_the_truth_of_their_specimen(pool, side):
         assert np.array_equal(by_specimen, by_specimen[:, [0] * 4], equal_nan=True)
     told = ~np.isnan(np.concatenate([batch.sampling for batch in made]))
     assert 0.1 < told.mean() < 0.9
+
+
+def test_a_confocal_counts_photons_and_a_multiplying_detector_doubles_their_variance(pool):
+    """Variance over mean of fields with nothing in them: 1 for counts of photons, else 2."""
+    rng = np.random.default_rng(0)
+    fluorescent = np.flatnonzero(~pool.transmitted)
+    frames = [
+        batches(pool, counting=1.0).recorded(int(specimen), np.array([0]), rng, empty=True)[0]
+        for specimen in np.resize(fluorescent, 200)
+    ]
+    spread = {True: [], False: []}
+    for frame in frames:
+        assert frame.min() >= 0
+        raw = 1 < frame.max() < 40  # programs stretch to 1, or to 40 levels and more
+        if raw and (frame == 0).mean() > 0.01:
+            spread[bool((frame % 1 == 0).all())].append(frame.var() / frame.mean())
+
+    assert min(len(each) for each in spread.values()) > 20
+    assert np.median(spread[True]) == pytest.approx(1, abs=0.1)
+    assert np.median(spread[False]) == pytest.approx(2, abs=0.2)
 
 
 def test_a_refined_encoder_reads_distances_that_it_could_not_read_before(pool, encoder, tmp_path):
