@@ -4,7 +4,11 @@ ModelError
 ├── ImageError        this array or file cannot be scored
 ├── CheckpointError   an encoder file that is not what it claims to be
 ├── HeadError         a head whose hash, settings or encoders do not match
-└── UnknownScorer     no scorer has this name
+├── UnknownScorer     no scorer has this name
+└── EngineError       the engine asked for cannot run here
+
+Impossible values in a frozen dataclass of settings are a ValueError, as everywhere in Python:
+`require`.
 """
 
 

@@ -114,7 +114,7 @@ class PatchChoice(Protocol):
 
 
 def require_possible(choice: PatchChoice) -> None:
-    """Refuse settings with which no patch can be chosen.
+    """Refuse impossible values of what `PatchChoice` names, but for numbers of patches.
 
     Raises
     ------

@@ -21,7 +21,10 @@ from models.normalise import Normalisation
 Floats = NDArray[np.float32]
 
 _CANDIDATES = 3  # windows of which the one with most contrast is usually taken
-_COUNTED_PHOTONS = 0.2, 20.0  # of bright pixels: a confocal dwells on each for microseconds
+COUNTING = 0.1  # share of fluorescent specimens that a confocal sees
+# Of bright pixels, on which it dwells for microseconds. With fewer, frames in focus show nothing,
+# and would teach that nothing may be focus.
+_COUNTED_PHOTONS = 2.0, 40.0
 _SMALLEST_FRAME_PX = 48  # cameras are often read out in part; such frames are continued by mirrors
 
 
@@ -62,8 +65,8 @@ class FocusBatches:
         Share of the specimens of which only the mean light is left: noise, lamp and hot pixels
         alone are no focus. They are `autofocus.training.labelled.EMPTY_DEFOCUS_DOF` away from it.
     counting : float
-        Share of the fluorescent specimens seen by the detector of a confocal: a few photons or
-        none.
+        Share of the fluorescent specimens seen by the detector of a confocal, a few photons a
+        pixel.
     """
 
     pool: KnownDefocus
@@ -72,7 +75,7 @@ class FocusBatches:
     crop_px: int
     unknown: float
     empty: float = 0.0
-    counting: float = 0.1
+    counting: float = COUNTING
 
     def make(self, seed: int, step: int) -> FocusBatch:
         """Return the batch of this step, always the same one."""
@@ -178,10 +181,10 @@ class FocusBatches:
 class _Microscope:
     """Lamp, camera and software of one specimen; all its frames share them.
 
-    ``counting`` is the detector of a confocal, that sees a few photons or none. Where it is
-    ``multiplying``, each photon gives an exponentially distributed charge (M. Robbins and
-    B. Hadwen, "The noise performance of electron multiplying charge-coupled devices", IEEE Trans.
-    Electron Devices 50, 2003).
+    ``counting`` is the detector of a confocal, which sees a few photons or none. With a ``gain``
+    each photon gives an exponentially distributed charge, digitised afterwards: the most that
+    multiplying adds to the noise (M. Robbins and B. Hadwen, "The noise performance of electron
+    multiplying charge-coupled devices", IEEE Trans. Electron Devices 50, 2003).
     """
 
     photons: float
@@ -195,7 +198,7 @@ class _Microscope:
     gamma: float
     levels: int | None
     counting: bool
-    multiplying: bool
+    gain: float | None
 
     @classmethod
     def draw(
@@ -215,7 +218,7 @@ class _Microscope:
         background = photons * haze + float(rng.uniform(0, 10))
         if counts:
             photons = log_uniform(*_COUNTED_PHOTONS, rng)
-            background = photons * haze + float(log_uniform(0.01, 0.5, rng))
+            background = photons * haze + log_uniform(0.01, 0.5, rng)
             read_noise_e = 0.0
         return cls(
             photons=photons * (LAMP_GAIN if transmitted else 1.0),
@@ -223,13 +226,13 @@ class _Microscope:
             read_noise_e=read_noise_e,
             inverted=not transmitted and rng.random() < 0.12,
             lamp=_lamp(shape, rng) if rng.random() < 0.4 else None,
-            hot=_hot_pixels(shape, photons, rng) if rng.random() < 0.1 else None,
+            hot=_hot_pixels(shape, photons, rng) if not counts and rng.random() < 0.1 else None,
             row_noise_e=read_noise_e * float(rng.uniform(0, 0.5)) if rng.random() < 0.1 else 0.0,
             smoothing_px=float(rng.uniform(0.3, 0.7)) if rng.random() < 0.15 else 0.0,
             gamma=math.exp(float(rng.normal(0, 0.3))) if rng.random() < 0.2 else 1.0,
             levels=int(rng.integers(40, 256)) if rng.random() < 0.2 else None,
             counting=counts,
-            multiplying=counts and rng.random() < 0.4,
+            gain=log_uniform(2, 40, rng) if counts and rng.random() < 0.4 else None,
         )
 
     def record(self, light: Floats, rng: np.random.Generator) -> Floats:
@@ -248,7 +251,9 @@ class _Microscope:
     def _detected(self, expected: Floats, rng: np.random.Generator) -> Floats:
         if self.counting:
             counted = rng.poisson(expected).astype(np.float32)
-            return rng.standard_gamma(counted, dtype=np.float32) if self.multiplying else counted
+            if self.gain is None:
+                return counted
+            return np.rint(np.float32(self.gain) * rng.standard_gamma(counted, dtype=np.float32))
         spread = np.sqrt(expected + np.float32(self.read_noise_e**2))
         return expected + spread * rng.standard_normal(expected.shape, dtype=np.float32)
 

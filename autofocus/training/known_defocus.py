@@ -3,7 +3,8 @@
 Nobody labels anything: how much an image is defocused is known because the optics of this project
 defocused it. Simulated specimens are rendered at several distances, so that thickness, haze and the
 contrast of transmitted light are those of the optics; real sharp stills are blurred by the pupil
-function. What is kept is light without noise; camera and lamp are drawn anew for every batch.
+function. Some of both have dust on a plane of its own. What is kept is light without noise; camera
+and lamp are drawn anew for every batch.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class KnownDefocus:
         Fluorescence and stills: 1 is the brightness of the structure in focus; transmitted light:
         1 is the empty field. May be mapped from disk.
     defocus_dof : ndarray of shape (specimens, DISTANCES)
-        |z - z_in_focus| in depths of field; the first is 0.
+        |z - z_in_focus| in depths of field, of what is to be seen; the first is 0.
     sampling : ndarray of shape (specimens,)
         Camera pixel as a multiple of wavelength / NA.
     transmitted : ndarray of shape (specimens,), bool
@@ -98,7 +99,8 @@ def load_known_defocus(
     data : Path or None
         Folder with ``manifest.json``, whose `train` images are added; None for simulation only.
     count : int
-        Simulated specimens.
+        Simulated specimens of every kind; a third as many in transmitted light, a quarter with
+        dust and a fifth that are fields of beads come on top.
     seed, jobs : int
         Processes that render.
     """
@@ -180,7 +182,7 @@ class _simulated:  # noqa: N801 - used like a function; a closure could not go t
         distances = _distances(rng, dust_dof)
         light = [renderer.relative(float(distance) * dof_um) for distance in distances]
         if dust_dof is not None:
-            light, distances = _with_dust(light, distances, dust_dof, objective, rng)
+            light, distances = _with_dust(light, distances, dust_dof, aberrated, rng)
         transmitted = specimen.modality == "brightfield"
         return _series(light, distances, objective, transmitted=transmitted)
 
@@ -240,16 +242,11 @@ class _still:  # noqa: N801 - as above
         objective = _any_objective(rng)
         dust_dof = _dust_dof(rng) if self.dusty else None
         distances = _distances(rng, dust_dof)
-        light = list(
-            defocused(
-                _window(self.image, rng),
-                objective,
-                distances,
-                spherical_waves=float(rng.normal(0, 0.1)),
-            )
-        )
+        window, waves = _window(self.image, rng), float(rng.normal(0, 0.1))
+        light = list(defocused(window, objective, distances, spherical_waves=waves))
         if dust_dof is not None:
-            light, distances = _with_dust(light, distances, dust_dof, objective, rng)
+            aberrated = replace(objective, spherical_waves=waves)
+            light, distances = _with_dust(light, distances, dust_dof, aberrated, rng)
         return _series(light, distances, objective, transmitted=False)
 
 
@@ -272,8 +269,8 @@ def _distances(rng: np.random.Generator, dust_dof: float | None = None) -> NDArr
         away.append(rng.uniform(low, high) if uniform else log_uniform(low, high, rng))
     distances = np.array(away) * rng.choice([-1, 1], len(away))
     if dust_dof is not None:
-        beside = rng.uniform(-_DUST_REACH_DOF, _DUST_REACH_DOF, len(distances))
-        distances[_BESIDE_DUST] = (dust_dof + beside)[_BESIDE_DUST]
+        beside = rng.uniform(-_DUST_REACH_DOF, _DUST_REACH_DOF, _BESIDE_DUST.stop)
+        distances[_BESIDE_DUST] = dust_dof + beside[_BESIDE_DUST]
     return distances
 
 
@@ -290,8 +287,8 @@ def _with_dust(
 ) -> tuple[list[Floats], NDArray[np.float64]]:
     """Add dust and fibres, and tell how far from focus the frames are then.
 
-    Where dust is in focus, something in the frame is sharp, and yet the specimen is not. Where of
-    the specimen next to nothing is left to be seen, what is seen is what counts.
+    Where dust is in focus, something in the frame is sharp, and yet the specimen is not. But where
+    next to nothing is left to be seen of the specimen, dust that is nearer to focus counts.
     """
     scene = make_specimen(
         "debris", shape=(SIDE_PX, SIDE_PX), pixel_size_um=objective.pixel_size_um, rng=rng

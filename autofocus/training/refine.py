@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autofocus.training.default_head import FARTHEST_DOF, score_of
-from autofocus.training.focus_batches import FocusBatch, FocusBatches
+from autofocus.training.focus_batches import COUNTING, FocusBatch, FocusBatches
 from autofocus.training.known_defocus import SIDE_PX, KnownDefocus
 from autofocus.training.network import class_distances, class_ends, class_shares, rectifiers
 from autofocus.training.team import Team
@@ -58,8 +58,9 @@ class RefineSettings:
         Weight of the order of the distances of one specimen, as far as the classes reach.
     unknown : float
         Share of the specimens whose sampling is not told.
-    empty : float
-        Share of the specimens that are empty fields.
+    empty, counting : float
+        Share of the specimens that are empty fields, and of those in fluorescence that a detector
+        sees which counts photons.
     classes : int
         Distances of which the reading says how likely each is; as of
         `autofocus.training.network.NetworkSettings`.
@@ -85,6 +86,7 @@ class RefineSettings:
     rank: float = 0.3
     unknown: float = 0.25
     empty: float = 0.05
+    counting: float = COUNTING
     classes: int = 36
     hidden: tuple[int, int] = (256, 128)
     dropped: float = 0.1
@@ -216,6 +218,7 @@ class _KnownDistances:
             crop_px=settings.crop_px,
             unknown=settings.unknown,
             empty=settings.empty,
+            counting=settings.counting,
         )
         self._late = replace(
             self._early, specimens=max(1, settings.specimens // 3), crop_px=SIDE_PX

@@ -62,9 +62,8 @@ def test_few_beads_are_alone_in_the_frame_of_a_whole_camera():
 def made_up(name: str, score, seed: int = 0) -> sweeps.Sweep:
     distance = np.linspace(-10, 10, 41)
     rng = np.random.default_rng(seed)
-    return sweeps.Sweep(
-        name, "nuclei", seed, "300 photons", distance, score(distance, rng), np.abs(distance)
-    )
+    told = score(distance, rng), np.abs(distance)
+    return sweeps.Sweep(name, "nuclei", seed, "300 photons", distance, *told, sharp_dof=(0.0,))
 
 
 def test_a_perfect_score_is_told_from_one_that_only_ranks_and_from_noise():

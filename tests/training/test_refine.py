@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from autofocus.commands.training import refine_encoder
 from autofocus.errors import ConfigError
-from autofocus.training import known_defocus, training_run
+from autofocus.training import focus_batches, known_defocus, training_run
 from autofocus.training import refine as module
 from autofocus.training.default_head import extract
 from autofocus.training.defocus import random_objective
@@ -52,6 +52,10 @@ def batches(pool, **changes):
     return FocusBatches(pool, **(settings | changes))
 
 
+def detail(plane) -> float:
+    return float((np.diff(plane, n=2, axis=1) ** 2).mean())
+
+
 def test_the_first_distance_is_in_focus_and_the_others_are_not(pool):
     assert (pool.defocus_dof[:, 0] == 0).all()
     assert (pool.defocus_dof[:, 1:] > 0).all()
@@ -68,8 +72,8 @@ def test_every_kind_of_specimen_loses_detail_far_from_focus(pool):
     assert lost.sum() >= 9
 
 
-def test_dust_in_focus_is_not_the_specimen_in_focus(pool):
-    """Unless nothing of the specimen is to be seen there."""
+def test_dust_in_focus_is_not_the_specimen_in_focus():
+    """Unless next to nothing of the specimen is to be seen there."""
     distances, rng = np.array([0.0, 3.0, 6.0, 9.0]), np.random.default_rng(0)
     specimen = list(rng.random((4, SIDE_PX, SIDE_PX), dtype=np.float32))
     nothing = list(np.zeros_like(specimen))
@@ -78,13 +82,34 @@ def test_dust_in_focus_is_not_the_specimen_in_focus(pool):
     dust, nearest = known_defocus._with_dust(nothing, distances, 6.0, objective, rng)
     _, unmoved = known_defocus._with_dust(specimen, distances, 6.0, objective, rng)
 
-    detail = [float((np.diff(plane, axis=1) ** 2).mean()) for plane in dust]
-    assert np.argmax(detail) == 2
+    assert np.argmax([detail(plane) for plane in dust]) == 2
     assert list(np.abs(nearest)) == [0, 3, 0, 3]
     assert list(unmoved) == list(distances)
-    # Of nine specimens that are drawn at random two more are made with dust.
-    assert len(pool) == 9 + 1 + 3 + 2
-    assert (pool.defocus_dof[-2:, 4:6] > 1).all()
+
+
+@pytest.mark.parametrize("dust_dof", [-5.0, 5.0])
+def test_two_planes_of_a_dusty_specimen_are_beside_its_dust(dust_dof):
+    for seed in range(20):
+        distances = known_defocus._distances(np.random.default_rng(seed), dust_dof)
+
+        assert (np.abs(distances[4:6] - dust_dof) <= 0.7).all()
+        assert distances[0] == 0
+        assert len(distances) == DISTANCES
+
+
+def test_stills_become_dusty_too():
+    """Broad smooth cells: what is sharp in them, far from focus, is dust."""
+    y, x = np.mgrid[:300, :300]
+    cells = (1 + np.sin(x / 30) * np.sin(y / 35)).astype(np.float32)
+
+    clean, dusty = (
+        [known_defocus._still(cells, 0, k, 3, dusty=dusty)() for k in range(6)]
+        for dusty in (False, True)
+    )
+
+    plain = max(detail(plane) for each in clean for plane in np.float32(each.light[3:]))
+    specks = [max(detail(plane) for plane in np.float32(each.light[4:6])) for each in dusty]
+    assert np.median(specks) > 2 * plain
 
 
 def test_light_is_made_once_and_anew_for_another_seed(folder, pool):
@@ -121,24 +146,27 @@ def test_crops_are_normalised_and_carry_the_truth_of_their_specimen(pool, side):
     assert 0.1 < told.mean() < 0.9
 
 
-def test_a_confocal_counts_photons_and_a_multiplying_detector_doubles_their_variance(pool):
-    """Variance over mean of fields with nothing in them: 1 for counts of photons, else 2."""
-    rng = np.random.default_rng(0)
-    fluorescent = np.flatnonzero(~pool.transmitted)
-    frames = [
-        batches(pool, counting=1.0).recorded(int(specimen), np.array([0]), rng, empty=True)[0]
-        for specimen in np.resize(fluorescent, 200)
+def test_a_confocal_counts_photons_and_multiplying_them_doubles_their_variance():
+    rng, light = np.random.default_rng(0), np.ones((300, 300), np.float32)
+    drawn = [
+        focus_batches._Microscope.draw(light.shape, transmitted=False, counting=1.0, rng=rng)
+        for _ in range(200)
     ]
-    spread = {True: [], False: []}
-    for frame in frames:
-        assert frame.min() >= 0
-        raw = 1 < frame.max() < 40  # programs stretch to 1, or to 40 levels and more
-        if raw and (frame == 0).mean() > 0.01:
-            spread[bool((frame % 1 == 0).all())].append(frame.var() / frame.mean())
+    plain = replace(
+        drawn[0], lamp=None, gamma=1.0, levels=None, smoothing_px=0.0, inverted=False, gain=None
+    )
 
-    assert min(len(each) for each in spread.values()) > 20
-    assert np.median(spread[True]) == pytest.approx(1, abs=0.1)
-    assert np.median(spread[False]) == pytest.approx(2, abs=0.2)
+    counted = plain.record(light, rng)
+    multiplied = replace(plain, gain=20.0).record(light, rng)
+
+    assert {one.read_noise_e for one in drawn} == {0.0}
+    assert {one.hot for one in drawn} == {None}
+    assert 0.2 < np.mean([one.gain is not None for one in drawn]) < 0.6
+    for frame in (counted, multiplied):
+        assert frame.min() >= 0
+        assert (frame % 1 == 0).all()
+    assert counted.var() / counted.mean() == pytest.approx(1, abs=0.05)
+    assert multiplied.var() / multiplied.mean() / 20 == pytest.approx(2, abs=0.1)
 
 
 def test_a_refined_encoder_reads_distances_that_it_could_not_read_before(pool, encoder, tmp_path):
@@ -253,10 +281,10 @@ def test_the_farther_frame_must_be_read_as_farther():
 
 
 def test_a_pool_has_all_distances_of_every_specimen(pool):
-    """Nine specimens, one of each kind, a field of beads and three more in transmitted light."""
-    assert pool.light.shape == (13, DISTANCES, SIDE_PX, SIDE_PX)
-    assert len(pool) == 13
-    assert list(pool.transmitted[9:]) == [False, True, True, True]
+    """One specimen of each kind, a field of beads, three in transmitted light, two with dust."""
+    assert pool.light.shape == (15, DISTANCES, SIDE_PX, SIDE_PX)
+    assert len(pool) == 15
+    assert list(pool.transmitted[9:]) == [False, True, True, True, False, False]
 
 
 @pytest.mark.parametrize("index", [0, 6, 12])
