@@ -9,7 +9,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from autofocus.search.peak import contiguous_top
 from models.errors import ImageError
 from models.patches import Anchor
 from models.scorer import FrameScore, Scorer
@@ -114,8 +113,8 @@ def is_in_order(z_um: Sequence[float | None]) -> bool:
 def sharpest(scores: Sequence[FrameScore], *, refereed: bool) -> int:
     """Index of the sharpest of some planes.
 
-    The highest score. Beside it a score of absolute meaning says the same of several planes; which
-    of those is the sharpest, the referee says, where there is one.
+    The highest score. A score of absolute meaning says the same of several planes, and of each with
+    some noise; which of those is the sharpest, the referee says, where there is one.
 
     Parameters
     ----------
@@ -129,23 +128,10 @@ def sharpest(scores: Sequence[FrameScore], *, refereed: bool) -> int:
     referee = [each.referee for each in scores if each.referee is not None]
     if not refereed or len(referee) < len(scores):
         return best
-    score = _without_notches(np.array([each.score for each in scores]))
-    alike = range(len(scores))[contiguous_top(score, best, score[best] - INDISTINCT)]
+    least = scores[best].score - INDISTINCT
     # The referee of a clipped frame says nothing of its sharpness.
-    clear = [plane for plane in alike if not scores[plane].saturated]
-    return max(clear, key=lambda plane: referee[plane], default=best)
-
-
-def _without_notches(score: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores, of which one lower than both neighbours counts as they do, at most INDISTINCT more.
-
-    Frames are scored one by one, each with noise of its own: where planes lie close together, one
-    frame must not divide those that score alike.
-    """
-    filled = score.copy()
-    neighbours = np.minimum(score[:-2], score[2:])
-    filled[1:-1] = np.maximum(score[1:-1], np.minimum(neighbours, score[1:-1] + INDISTINCT))
-    return filled
+    alike = [i for i, each in enumerate(scores) if each.score >= least and not each.saturated]
+    return max(alike, key=lambda plane: referee[plane], default=best)
 
 
 def _score(

@@ -19,17 +19,11 @@ def test_the_referee_chooses_among_planes_that_the_score_cannot_tell_apart():
     assert sharpest(curve, refereed=True) == 2
 
 
-def test_a_plane_beyond_a_valley_is_none_of_them():
-    curve = planes((0.80, 9.0), (0.5, 3.0), (0.82, 4.0), (0.80, 3.0))
-    assert sharpest(curve, refereed=True) == 2
-
-
-def test_one_noisy_frame_does_not_divide_planes_that_score_alike():
-    curve = planes((0.78, 9.0), (0.79, 8.0), (0.72, 7.0), (0.80, 4.0), (0.78, 3.0))
+def test_frames_that_score_low_by_chance_do_not_divide_planes_that_score_alike():
+    curve = planes((0.78, 9.0), (0.79, 8.0), (0.72, 11.0), (0.71, 12.0), (0.80, 4.0), (0.78, 3.0))
     assert sharpest(curve, refereed=True) == 0
-    two = [*curve[:2], curve[2], curve[2], *curve[3:]]
-    assert sharpest(two, refereed=True) == 4
-    assert sharpest(curve[1:3], refereed=True) == 0
+    assert sharpest(curve[1:], refereed=True) == 0
+    assert sharpest(curve[2:], refereed=True) == 2
 
 
 @pytest.mark.parametrize("refereed", [False, True])
@@ -65,15 +59,10 @@ unit = st.floats(0, 1)
 
 
 @given(st.lists(st.tuples(unit, unit), min_size=1, max_size=30))
-def test_never_lower_than_what_cannot_be_told_apart_nor_beyond_it(said):
+def test_the_most_that_the_referee_sees_of_what_cannot_be_told_apart(said):
     curve = planes(*said)
     chosen = sharpest(curve, refereed=True)
     best = max(range(len(curve)), key=lambda plane: curve[plane].score)
-    low, high = sorted((chosen, best))
-    floor = curve[best].score - INDISTINCT
-    below = [plane for plane in range(low, high + 1) if curve[plane].score < floor]
-    for plane in below:  # one by itself, and not far
-        assert curve[plane].score >= floor - INDISTINCT - 1e-9
-        assert 0 < plane < len(curve) - 1
-        assert min(curve[plane - 1].score, curve[plane + 1].score) >= floor
-    assert curve[chosen].referee >= curve[best].referee
+    alike = [each for each in curve if each.score >= curve[best].score - INDISTINCT]
+    assert curve[chosen] in alike
+    assert curve[chosen].referee == max(each.referee for each in alike)

@@ -277,7 +277,7 @@ def pooled_correlation(sweeps: Sequence[Sweep]) -> float:
 
 
 def correlation_with_dust(sweeps: Sequence[Sweep]) -> float:
-    """The same, where dust in focus is in focus: by itself no frame tells it from a specimen."""
+    """The same, where dust in focus counts as in focus, as it does for a search."""
     return _pooled([(sweep.score, sweep.wanted_with_dust) for sweep in sweeps])
 
 

@@ -136,8 +136,8 @@ class ScoresOut(Answer):
 
     scores: list[ScoreOut]
     best: int
-    """Index of the sharpest plane: of the highest score, or beside it where planes score alike and
-    the referee sees one as sharper."""
+    """Index of the sharpest plane: of the highest score, or of those that score alike the one that
+    the referee sees as sharpest."""
     scorer: str
     """Who scored."""
     head: str | None = None
