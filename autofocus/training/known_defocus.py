@@ -298,12 +298,7 @@ def _with_dust(
     amount, dof_um = np.float32(rng.uniform(0.1, 0.6)), depth_of_field_um(objective)
     off_dust = distances - dust_dof
     specks = [amount * renderer.relative(float(distance) * dof_um) for distance in off_dust]
-    hidden = np.array(
-        [
-            plane.std() < _NEXT_TO_NOTHING * speck.std()
-            for plane, speck in zip(light, specks, strict=True)
-        ]
-    )
+    hidden = np.std(light, axis=(1, 2)) < _NEXT_TO_NOTHING * np.std(specks, axis=(1, 2))
     sharper = np.abs(off_dust) < np.abs(distances)
     seen = np.where(hidden & sharper, off_dust, distances)
     return [plane + speck for plane, speck in zip(light, specks, strict=True)], seen

@@ -2,7 +2,7 @@
 
 Every specimen through cameras, lamps and programs drawn from far wider ranges than any one
 microscope has (`autofocus.training.focus_batches`): smoothed, with few levels, hot pixels, uneven
-light, in 8 photons and in thousands. The frames are small, so there can be many of them. Some
+light, in two photons and in thousands. The frames are small, so there can be many of them. Some
 are of fields with nothing in them, which all these cameras make look like something.
 """
 
