@@ -215,14 +215,13 @@ class _Microscope:
         if rng.random() < 0.1:  # averaged frames
             photons, read_noise_e = photons * 100, 0.0
         counts = counting > 0 and rng.random() < counting
-        background = photons * haze + float(rng.uniform(0, 10))
+        stray = float(rng.uniform(0, 10))
         if counts:
-            photons = log_uniform(*_COUNTED_PHOTONS, rng)
-            background = photons * haze + log_uniform(0.01, 0.5, rng)
-            read_noise_e = 0.0
+            photons, read_noise_e = log_uniform(*_COUNTED_PHOTONS, rng), 0.0
+            stray = log_uniform(0.01, 0.5, rng)
         return cls(
             photons=photons * (LAMP_GAIN if transmitted else 1.0),
-            background=background,
+            background=photons * haze + stray,
             read_noise_e=read_noise_e,
             inverted=not transmitted and rng.random() < 0.12,
             lamp=_lamp(shape, rng) if rng.random() < 0.4 else None,
