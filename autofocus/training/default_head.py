@@ -224,7 +224,8 @@ def fit(extractor: ReIQA, table: FeatureTable, *, name: str = "default") -> Head
     """Fit on every frame what scores held-out specimens best: a ridge, or else a small network.
 
     The report in the manifest holds what cross-validation saw of all that was tried, and of what
-    was chosen by source.
+    was chosen by source; of frames as they are, which lie nearer to focus than a network is fitted
+    for (decision 26).
     """
     ridges = {f"ridge {alpha:g}": alpha for alpha in ALPHAS}
     predicted = left_out(table, {title: Ridge(alpha).fit for title, alpha in ridges.items()})

@@ -43,12 +43,15 @@ _NEXT_TO_NOTHING = 0.2  # of the contrast of dust
 _WINDOWS_PER_STILL = 10
 _DUSTY_WINDOWS_PER_STILL = 3
 # To be raised with every change of specimens or optics: light of another recipe is made again.
-_RECIPE = 4
+_RECIPE = 5
 _SIMULATED_PER_BEAD_FIELD = 5
 _SIMULATED_PER_TRANSMITTED = 3
 _SIMULATED_PER_DUSTY = 4
+_SIMULATED_PER_HARD = 3
 _KINDS = tuple(kind for kind in KINDS if not kind.startswith("empty"))
 _DUSTY_KINDS = ("nuclei", "filaments", "puncta", "cells", "tissue", "beads")
+# Of these an encoder reads the distance worst, so there are more of them.
+_HARD_KINDS = ("absorption", "phase", "tissue")
 # Cameras with binning sample coarser than those `random_objective` draws.
 _BINNINGS = (1, 1, 1, 2)
 
@@ -99,8 +102,9 @@ def load_known_defocus(
     data : Path or None
         Folder with ``manifest.json``, whose `train` images are added; None for simulation only.
     count : int
-        Simulated specimens of every kind; a third as many in transmitted light, a quarter with
-        dust and a fifth that are fields of beads come on top.
+        Simulated specimens of every kind; a third as many in transmitted light, as many again of
+        the kinds that are hardest to read, a quarter with dust and a fifth that are fields of
+        beads come on top.
     seed, jobs : int
         Processes that render.
     """
@@ -125,7 +129,8 @@ def _make(folder: Path, data: Path | None, *, count: int, seed: int, jobs: int) 
     tasks: list[Callable[[], _Series]] = [_simulated(i, seed) for i in range(count)]
     tasks += [_beads(i, seed) for i in range(count // _SIMULATED_PER_BEAD_FIELD)]
     tasks += [_transmitted(i, seed) for i in range(count // _SIMULATED_PER_TRANSMITTED)]
-    tasks += [_simulated(i, seed, dusty=True) for i in range(count // _SIMULATED_PER_DUSTY)]
+    tasks += [_dusty(i, seed) for i in range(count // _SIMULATED_PER_DUSTY)]
+    tasks += [_hard(i, seed) for i in range(count // _SIMULATED_PER_HARD)]
     for number, (_, image) in enumerate(train_images(data) if data else ()):
         if min(image.shape) >= SIDE_PX // 2:
             tasks += [_still(image, number, k, seed) for k in range(_WINDOWS_PER_STILL)]
@@ -161,17 +166,18 @@ def _call(task: Callable[[], _Series]) -> _Series:
 class _simulated:  # noqa: N801 - used like a function; a closure could not go to another process
     index: int
     seed: int
+    kinds: tuple[str, ...] = _KINDS
+    stream: int = 0xDEF  # of random numbers; every list of specimens has its own
     dusty: bool = False
 
     def __call__(self) -> _Series:
-        rng = np.random.default_rng([self.seed, 0xD057 if self.dusty else 0xDEF, self.index])
+        rng = np.random.default_rng([self.seed, self.stream, self.index])
         objective = _any_objective(rng)
         aberrated = replace(
             objective, spherical_waves=float(rng.choice([0, 0, rng.normal(0, 0.2)]))
         )
-        kinds = _DUSTY_KINDS if self.dusty else _KINDS
         specimen = make_specimen(
-            kinds[self.index % len(kinds)],
+            self.kinds[self.index % len(self.kinds)],
             shape=(SIDE_PX, SIDE_PX),
             pixel_size_um=objective.pixel_size_um,
             rng=rng,
@@ -185,6 +191,14 @@ class _simulated:  # noqa: N801 - used like a function; a closure could not go t
             light, distances = _with_dust(light, distances, dust_dof, aberrated, rng)
         transmitted = specimen.modality == "brightfield"
         return _series(light, distances, objective, transmitted=transmitted)
+
+
+def _dusty(index: int, seed: int) -> _simulated:
+    return _simulated(index, seed, _DUSTY_KINDS, 0xD057, dusty=True)
+
+
+def _hard(index: int, seed: int) -> _simulated:
+    return _simulated(index, seed, _HARD_KINDS, 0x4A6D)
 
 
 @dataclass(frozen=True)

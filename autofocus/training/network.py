@@ -2,7 +2,7 @@
 
 It learns how likely each of a few dozen distances to focus is, not the distance itself: E. Imani
 and M. White, "Improving regression performance with distributional losses", ICML 2018. On as few
-frames as a lab has, a ridge is as good and easier to understand; see decisions 20 and 23.
+frames as a lab has, a ridge is as good and easier to understand; see decisions 20, 23 and 26.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from torch.nn import functional
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+
+_EVENLY = 0.5  # share of a search's frames that lie evenly in z; see decision 26
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,14 @@ def fit_network(x: Float64, y: Float64, settings: NetworkSettings | None = None)
     Returns
     -------
     MLPClassifier
-        scikit-learn's, whose classes are distances, with the weights that torch found:
-        scikit-learn has neither dropout nor targets between classes. It keeps the arrays and
+        scikit-learn's, whose classes are distances, with the weights that torch found, its logits
+        raised to what a search comes upon: scikit-learn has neither dropout nor targets between
+        classes. It keeps the arrays and
         `predict_proba`; a distance is read by `models.regressor`.
     """
     settings = settings or NetworkSettings()
     ends = class_ends(float(y[:, 1].max()), settings.classes)
+    shares = class_shares(y[:, 1], ends)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = rectifiers(
@@ -84,13 +88,30 @@ def fit_network(x: Float64, y: Float64, settings: NetworkSettings | None = None)
             unseen=settings.unseen,
             dropped=settings.dropped,
         )
-        _train(network, _tensor(x), _tensor(class_shares(y[:, 1], ends)), settings)
+        _train(network, _tensor(x), _tensor(shares), settings)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+    offsets = [layer.bias.detach().numpy().copy() for layer in layers]
+    offsets[-1] += _raised_logits(shares, ends)
     return _classifier(
         [layer.weight.detach().numpy().T.copy() for layer in layers],
-        [layer.bias.detach().numpy().copy() for layer in layers],
+        offsets,
         class_distances(ends),
     )
+
+
+def _raised_logits(shares: Float64, ends: Float64) -> Float32:
+    """How much the logits of a network that was told ``shares`` are raised, shape (classes,).
+
+    The frames it learns from lie near focus. Of a search's frames only some do; the others lie
+    evenly in z, here as far as the classes reach. Without this, what is hard to tell is taken for
+    too near: M. Saerens, P. Latinne and C. Decaestecker, "Adjusting the outputs of a classifier to
+    new a priori probabilities", Neural Computation 14, 2002.
+    """
+    # One frame more of each class: none was never seen.
+    learnt = (shares.sum(axis=0) + 1) / (len(shares) + shares.shape[1])
+    evenly = np.diff(np.sinh(ends)) / np.sinh(ends[-1])
+    raised: Float32 = np.log(1 - _EVENLY + _EVENLY * evenly / learnt).astype(np.float32)
+    return raised
 
 
 def class_ends(farthest: float, classes: int) -> Float64:

@@ -34,25 +34,41 @@ def test_a_network_learns_what_a_ridge_cannot():
     for output in (0, 1):
         assert correlation(ridge, output) < 0.3
         assert correlation(fitted, output) > 0.95
+    near = wanted[:, 1] < 2
     assert np.median(np.abs(predicted(fitted, unseen)[:, 1] - wanted[:, 1])) < 0.3
+    assert abs(np.median((predicted(fitted, unseen)[:, 1] - wanted[:, 1])[near])) < 0.15
 
 
-def test_classes_are_distances_that_are_as_likely_as_they_are_frequent():
-    """Without anything to see, the score is the mean label and the distance the median one."""
+def test_classes_are_distances_that_are_as_likely_as_a_search_comes_upon_them():
+    """Without anything to see: those learnt from, and as many again that are taken evenly in z."""
     x, y = bent(4000, seed=0)
     x[:] = 0
 
     fitted = fit_network(x, y, QUICK)
     score, distance, deviation = predicted(fitted, x[:1])[0]
-    middle = np.median(y[:, 1])
+    seen = np.append(y[:, 1], np.linspace(0, y[:, 1].max(), len(y)))
+    middle = np.median(seen)
 
     assert (np.diff(fitted.classes_) > 0).all()
     assert 0 < fitted.classes_[0] < 0.2
     assert fitted.classes_[-1] < y[:, 1].max()
     assert fitted.predict_proba(x[:1]).sum() == pytest.approx(1, abs=1e-4)
-    assert score == pytest.approx(y[:, 0].mean(), abs=0.03)
+    assert score == pytest.approx((1 / (1 + (seen / 2) ** 2)).mean(), abs=0.03)
     assert distance == pytest.approx(middle, abs=0.3)
-    assert deviation == pytest.approx(np.sqrt(((y[:, 1] - middle) ** 2).mean()), abs=0.3)
+    assert deviation == pytest.approx(np.sqrt(((seen - middle) ** 2).mean()), abs=0.3)
+
+
+def test_a_distance_that_no_row_has_is_not_taken_for_likely():
+    x, y = bent(4000, seed=0)
+    told = np.where(y[:, 1] < 2, 0.5, 10.0)
+    x[:, 0] = np.where(told < 1, -1, 1)
+
+    fitted = fit_network(x, np.stack([y[:, 0], told], axis=1), QUICK)
+    likely = fitted.predict_proba(x)
+
+    assert (np.abs(fitted.classes_[likely.argmax(axis=1)] - told) < 0.7).all()
+    between = (fitted.classes_ > 2) & (fitted.classes_ < 5)
+    assert likely[:, between].sum(axis=1).max() < 0.1
 
 
 @pytest.mark.parametrize("distance", [0.0, 0.3, 4.0, 12.0])

@@ -21,6 +21,7 @@ from autofocus.training.refine import RefineSettings, refine
 from autofocus.training.team import Team
 from autofocus.training.wide_cameras import wide_camera_groups
 from autofocus.training.widen import widened
+from devices.simulated.specimens import KINDS
 from models.checkpoints import load_compact_encoder
 from models.encoders import CompactEncoder
 from models.normalise import BRIGHTEST
@@ -281,10 +282,20 @@ def test_the_farther_frame_must_be_read_as_farther():
 
 
 def test_a_pool_has_all_distances_of_every_specimen(pool):
-    """One specimen of each kind, a field of beads, three in transmitted light, two with dust."""
-    assert pool.light.shape == (15, DISTANCES, SIDE_PX, SIDE_PX)
-    assert len(pool) == 15
-    assert list(pool.transmitted[9:]) == [False, True, True, True, False, False]
+    """Of each kind, beads, three in transmitted light, two with dust, each of the hardest kinds."""
+    assert pool.light.shape == (18, DISTANCES, SIDE_PX, SIDE_PX)
+    assert len(pool) == 18
+    beads, dusty, hardest = [False], [False, False], [True, True, False]
+    assert list(pool.transmitted[9:]) == [*beads, True, True, True, *dusty, *hardest]
+
+
+def test_the_hardest_kinds_come_once_more_as_other_specimens():
+    specimens = {kind: known_defocus._simulated(i, 0) for i, kind in enumerate(KINDS)}
+
+    for i, kind in enumerate(("absorption", "phase", "tissue")):
+        usual, hard = specimens[kind](), known_defocus._hard(i, 0)()
+        assert hard.transmitted is usual.transmitted is (kind != "tissue")
+        assert not np.array_equal(hard.defocus_dof, usual.defocus_dof)
 
 
 @pytest.mark.parametrize("index", [0, 6, 12])
