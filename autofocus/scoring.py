@@ -13,9 +13,12 @@ from models.errors import ImageError
 from models.patches import Anchor
 from models.scorer import FrameScore, Scorer
 
-# How much lower the score of a plane may be that is as sharp as the best: twice the scatter of
-# readings about a focus curve, and what half a depth of field beside focus takes away.
+# How much lower the score of a plane may be that is as sharp as the best, for scorers that do not
+# tell how sure they are: twice the scatter of readings about a focus curve, and what half a depth
+# of field beside focus takes away.
 INDISTINCT = 0.05
+# Of the others: how many deviations nearer a plane may be than it is estimated; see decision 26.
+_DEVIATIONS = 0.5
 
 
 @runtime_checkable
@@ -114,7 +117,8 @@ def sharpest(scores: Sequence[FrameScore], *, refereed: bool) -> int:
     """Index of the sharpest of some planes.
 
     The highest score. A score of absolute meaning says the same of several planes, and of each with
-    some noise; which of those is the sharpest, the referee says, where there is one.
+    some noise; which of those is the sharpest, the referee says, where there is one. Which they
+    are follows from how sure the scorer is of each distance, or else from the scores.
 
     Parameters
     ----------
@@ -128,10 +132,21 @@ def sharpest(scores: Sequence[FrameScore], *, refereed: bool) -> int:
     referee = [each.referee for each in scores if each.referee is not None]
     if not refereed or len(referee) < len(scores):
         return best
-    least = scores[best].score - INDISTINCT
-    # The referee of a clipped frame says nothing of its sharpness.
-    alike = [i for i, each in enumerate(scores) if each.score >= least and not each.saturated]
+    alike = [
+        plane
+        for plane, each in enumerate(scores)
+        # The referee of a clipped frame says nothing of its sharpness.
+        if not each.saturated and (plane == best or _may_be_as_sharp(each, scores[best]))
+    ]
     return max(alike, key=lambda plane: referee[plane], default=best)
+
+
+def _may_be_as_sharp(plane: FrameScore, best: FrameScore) -> bool:
+    """Whether their scorer cannot tell a plane from the best one of its stack."""
+    estimated, nearest, deviation = plane.defocus_dof, best.defocus_dof, plane.defocus_sd_dof
+    if estimated is None or nearest is None or deviation is None:
+        return plane.score >= best.score - INDISTINCT
+    return estimated - _DEVIATIONS * deviation <= nearest
 
 
 def _score(

@@ -26,6 +26,32 @@ def test_frames_that_score_low_by_chance_do_not_divide_planes_that_score_alike()
     assert sharpest(curve[2:], refereed=True) == 2
 
 
+def estimated(*said):
+    """Distance and its deviation; the referee sees the more, the lower the score is."""
+    return [
+        FrameScore(1 / (1 + (distance / 2) ** 2), 5 + distance, distance, deviation)
+        for distance, deviation in said
+    ]
+
+
+def test_a_plane_may_be_half_a_deviation_nearer_than_it_is_estimated():
+    sure = estimated((2.0, 0.5), (0.3, 0.2), (0.5, 0.3))
+    unsure = estimated((2.0, 0.5), (0.3, 0.2), (1.2, 2.0))
+    assert sharpest(sure, refereed=True) == 1
+    assert sharpest(unsure, refereed=True) == 2
+    assert sharpest(unsure, refereed=False) == 1
+
+
+@given(st.lists(st.tuples(st.floats(0, 12), st.floats(0, 6)), min_size=1, max_size=30))
+def test_no_plane_is_chosen_that_is_surely_blurrier_than_the_best(said):
+    curve = estimated(*said)
+    best = max(curve, key=lambda plane: plane.score)
+    chosen = curve[sharpest(curve, refereed=True)]
+    alike = [p for p in curve if p.defocus_dof - p.defocus_sd_dof / 2 <= best.defocus_dof]
+    assert chosen in alike
+    assert chosen.referee == max(each.referee for each in alike)
+
+
 @pytest.mark.parametrize("refereed", [False, True])
 def test_without_a_referee_or_where_it_cannot_compare_the_score_alone_decides(refereed):
     referee = None if refereed else 9.0
