@@ -117,8 +117,8 @@ def sharpest(scores: Sequence[FrameScore], *, refereed: bool) -> int:
     """Index of the sharpest of some planes.
 
     The highest score. A score of absolute meaning says the same of several planes, and of each with
-    some noise; which of those is the sharpest, the referee says, where there is one. Which they
-    are follows from how sure the scorer is of each distance, or else from the scores.
+    some noise; which of those is the sharpest, the referee says, where there is one. Which
+    planes those are follows from how sure the scorer is of each distance, or else from the scores.
 
     Parameters
     ----------
