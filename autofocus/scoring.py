@@ -136,7 +136,7 @@ def sharpest(scores: Sequence[FrameScore], *, refereed: bool) -> int:
         plane
         for plane, each in enumerate(scores)
         # The referee of a clipped frame says nothing of its sharpness.
-        if not each.saturated and (plane == best or _may_be_as_sharp(each, scores[best]))
+        if not each.saturated and _may_be_as_sharp(each, scores[best])
     ]
     return max(alike, key=lambda plane: referee[plane], default=best)
 

@@ -73,8 +73,7 @@ def fit_network(x: Float64, y: Float64, settings: NetworkSettings | None = None)
     MLPClassifier
         scikit-learn's, whose classes are distances, with the weights that torch found, its logits
         raised to what a search comes upon: scikit-learn has neither dropout nor targets between
-        classes. It keeps the arrays and
-        `predict_proba`; a distance is read by `models.regressor`.
+        classes. It keeps the arrays and `predict_proba`; a distance is read by `models.regressor`.
     """
     settings = settings or NetworkSettings()
     ends = class_ends(float(y[:, 1].max()), settings.classes)
