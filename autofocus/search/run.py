@@ -67,6 +67,8 @@ REFEREE_NOISE = 0.1
 ALIKE_SHARE = 0.75
 ELSEWHERE_DOF = 2.0
 FAR_SHARPER = 3.0
+# Standard deviations by which a distance that a scorer estimates may be too large.
+UNSURE_SD = 0.5
 # Of the most that the referee has seen, what is next to nothing.
 NEXT_TO_NOTHING = 0.2
 # How many times as far on the other side a frame may be that is sharper as well: then the last one
@@ -349,9 +351,37 @@ class Run:
         ]
         return max(opposite, default=0.0) >= sharpest / FAR_SHARPER
 
+    def alike_elsewhere(self) -> Reading | None:
+        """The frame farthest away that the score itself cannot tell from the last one.
+
+        By its own account: the distance it estimates there, less half of its deviation, is no
+        larger. None where the referee sees its peak where the last frame is.
+        """
+        final, apart_um = self.final, ELSEWHERE_DOF * self.settings.dof_um
+        assert final is not None
+        least = final.defocus_dof
+        if least is None or not self.settings.absolute:
+            return None
+        alike = [
+            reading
+            for reading in self.curve
+            if _nearest_dof(reading) <= least
+            if abs(reading.z_um - final.z_um) > apart_um and not reading.saturated
+        ]
+        if not alike or self._referee_confirms(final.z_um):
+            return None
+        return max(alike, key=lambda reading: abs(reading.z_um - final.z_um))
+
     def contradiction(self) -> str | None:
-        """How the referee denies that the last frame is in focus; None where it does not."""
+        """What denies that the last frame is the one in focus; None where nothing does."""
         assert self.final is not None
+        alike = self.alike_elsewhere()
+        if alike is not None:
+            return (
+                f"the score cannot tell the frame at {alike.z_um:.2f} um from the one at "
+                f"{self.final.z_um:.2f} um, by its own account, and the referee does not confirm "
+                "the peak"
+            )
         sharper = self.far_sharper_elsewhere()
         if sharper is not None:
             return (
@@ -365,6 +395,11 @@ class Run:
             f"the referee sees next to nothing in the frame at {self.final.z_um:.2f} um; its peak "
             f"is at {seen.z_um:.2f} um"
         )
+
+    def _referee_confirms(self, z_um: float) -> bool:
+        """Whether its peak is within half a depth of field of there."""
+        seen = peak_of_referee(self.curve, self.settings)
+        return seen is not None and abs(seen.z_um - z_um) <= self.settings.dof_um / 2
 
     def referee_saw_more_elsewhere(self) -> bool:
         """Whether it saw no less on another plane, and the range may hold what it sees.
@@ -659,8 +694,7 @@ class Run:
                 f"{low} part of the range was not read",
                 z_um=self.final.z_um,
             )
-        seen = peak_of_referee(self.curve, self.settings)
-        if seen is None or abs(seen.z_um - self.final.z_um) > self.settings.dof_um / 2:
+        if not self._referee_confirms(self.final.z_um):
             return self.refuse(
                 Verdict.AMBIGUOUS,
                 f"{low} the referee does not confirm the peak",
@@ -753,6 +787,13 @@ class Run:
             start_score=self.curve[0].score,
             final_score=self.final.score if self.final else None,
         )
+
+
+def _nearest_dof(reading: Reading) -> float:
+    """How near to focus a frame may be, as far as the scorer can tell; infinite if it does not."""
+    if reading.defocus_dof is None or reading.defocus_sd_dof is None:
+        return math.inf
+    return reading.defocus_dof - UNSURE_SD * reading.defocus_sd_dof
 
 
 def _is_sharper(one: Reading, other: Reading, *, by: float, top: float) -> bool:

@@ -394,6 +394,51 @@ def test_what_contradicts_a_lock(referee, contradicts):
 
 
 @pytest.mark.parametrize(
+    ("sd_dof", "sharp_um", "alike"),
+    [
+        pytest.param(0.2, 6.0, None, id="sure"),
+        pytest.param(1.2, 6.0, 9.0, id="unsure"),
+        pytest.param(1.2, -0.4, None, id="unsure and the referee agrees"),
+        pytest.param(None, 6.0, None, id="does not tell"),
+    ],
+)
+def test_planes_that_the_score_itself_cannot_tell_apart(sd_dof, sharp_um, alike):
+    run = Run(known())
+    planes = np.linspace(-9.0, 9.0, 19)
+    distances = 0.5 + np.where(planes > 0, 0.05, 0.3) * np.abs(planes)
+    sharp = 1 / (1 + (planes - sharp_um) ** 2)
+    run.curve = [
+        Reading(z, 1 / (1 + d**2), referee, d, sd_dof)
+        for z, d, referee in zip(planes, distances, sharp, strict=True)
+    ]
+    run.final = run.best()
+    found = run.alike_elsewhere()
+    assert (found.z_um if found else None) == alike
+    run.curve = [replace(reading, saturated=True) for reading in run.curve]
+    assert run.alike_elsewhere() is None
+
+
+@pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])
+@pytest.mark.parametrize(("sharp_um", "sd_dof"), [(3.0, 0.9), (3.0, 0.05), (-5.0, 0.9)])
+def test_a_hill_of_alike_planes_needs_the_referee(name, sharp_um, sd_dof):
+    """All planes score much, those at -5 um most, and the head is as sure of it as ``sd_dof``."""
+    curve = absolute_curve(-5.0, width_um=6.0, height=0.25, level=0.65, noise=0.004)
+
+    def read(z, i):
+        score = curve(z, i).score
+        distance = 2 * np.sqrt(1 / score - 1)
+        sharp = 0.005 + 0.005 / (1 + ((z - sharp_um) / 4.0) ** 2)
+        return Reading(z, score, sharp, distance, sd_dof, fingerprint=f"{z}/{i}")
+
+    result, _, _ = drive(name, known(start_z_um=8.0, z_min_um=-12.0, z_max_um=12.0), read)
+    if sharp_um > 0 and sd_dof > 0.5:
+        assert not result.locked, result.reason
+    else:
+        assert result.locked, result.reason
+        assert abs(result.z_um + 5.0) <= 0.5
+
+
+@pytest.mark.parametrize(
     ("referee", "seen"),
     [
         pytest.param((0.1, 0.9, 0.2), True, id="most there"),
