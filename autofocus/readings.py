@@ -23,10 +23,12 @@ def reading_of(frame: Frame, scorer: Scorer, optics: Optics) -> Reading:
     scored = scorer.score(
         frame.image, bit_depth=frame.bit_depth, sampling=optics.sampling(frame.binning)
     )
-    if not math.isfinite(scored.score) or not math.isfinite(scored.referee or 0.0):
+    said = (scored.score, scored.referee, scored.defocus_dof, scored.defocus_sd_dof)
+    if not all(math.isfinite(each) for each in said if each is not None):
         raise ModelError(
             f"{scorer.name} scored the frame at {frame.z_um:.2f} um as {scored.score}, its referee "
-            f"as {scored.referee}; choose another scorer"
+            f"as {scored.referee}, its distance from focus as {scored.defocus_dof} +- "
+            f"{scored.defocus_sd_dof} depths of field; choose another scorer"
         )
     return Reading(
         z_um=frame.z_um,

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from autofocus.search.alike import may_be_as_near
 from models.errors import ImageError
 from models.patches import Anchor
 from models.scorer import FrameScore, Scorer
@@ -17,8 +18,6 @@ from models.scorer import FrameScore, Scorer
 # tell how sure they are: twice the scatter of readings about a focus curve, and what half a depth
 # of field beside focus takes away.
 INDISTINCT = 0.05
-# Of the others: how many deviations nearer a plane may be than it is estimated; see decision 26.
-_DEVIATIONS = 0.5
 
 
 @runtime_checkable
@@ -146,7 +145,7 @@ def _may_be_as_sharp(plane: FrameScore, best: FrameScore) -> bool:
     estimated, nearest, deviation = plane.defocus_dof, best.defocus_dof, plane.defocus_sd_dof
     if estimated is None or nearest is None or deviation is None:
         return plane.score >= best.score - INDISTINCT
-    return estimated - _DEVIATIONS * deviation <= nearest
+    return may_be_as_near(estimated, deviation, nearest)
 
 
 def _score(

@@ -1,5 +1,6 @@
 """Live runs on Micro-Manager's own demo camera."""
 
+import math
 import threading
 import time
 from dataclasses import replace
@@ -184,21 +185,6 @@ def test_a_stop_while_the_last_frame_is_scored_still_counts(rig, microscope, sco
     assert microscope.z_um() == pytest.approx(12.0, abs=0.01)
 
 
-class Undecided(ClassicalScorer):
-    """A scorer that breaks its promise of finite numbers."""
-
-    said = FrameScore(score=float("nan"))
-
-    def score(self, image, *, bit_depth=None, sampling=None):
-        return self.said
-
-
-class UndecidedReferee(Undecided):
-    """One whose referee does."""
-
-    said = FrameScore(score=0.5, referee=float("nan"))
-
-
 def test_the_scorer_is_told_how_the_camera_samples(rig, microscope):
     told = []
 
@@ -215,11 +201,25 @@ def test_the_scorer_is_told_how_the_camera_samples(rig, microscope):
     )
 
 
-@pytest.mark.parametrize("kind", [Undecided, UndecidedReferee])
-def test_what_is_no_number_ends_the_run(rig, microscope, kind):
+@pytest.mark.parametrize(
+    "said",
+    [
+        FrameScore(score=math.nan),
+        FrameScore(score=0.5, referee=math.nan),
+        FrameScore(score=0.5, defocus_dof=math.nan, defocus_sd_dof=1.0),
+        FrameScore(score=0.5, defocus_dof=1.0, defocus_sd_dof=math.inf),
+    ],
+)
+def test_what_is_no_number_ends_the_run(rig, microscope, said):
+    class Undecided(ClassicalScorer):
+        """A scorer that breaks its promise of finite numbers."""
+
+        def score(self, image, *, bit_depth=None, sampling=None):
+            return said
+
     microscope.move_to(12.0)
-    with pytest.raises(ModelError, match="nan"):
-        focus(rig, microscope, kind(DEFAULT_MEASURE))
+    with pytest.raises(ModelError, match="depths of field"):
+        focus(rig, microscope, Undecided(DEFAULT_MEASURE))
     assert microscope.z_um() == pytest.approx(12.0, abs=0.01)
 
 

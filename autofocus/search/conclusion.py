@@ -115,7 +115,7 @@ def _judged(run: Run, belief: Belief, expected: Expected, wanted: float) -> Sear
         return None
     if final.score < _evident_score(run, final.z_um):
         return None
-    if run.referee_saw_more_elsewhere() or run.contradiction():
+    if run.referee_saw_more_elsewhere() or run.contradiction() or run.unsure_of_the_place():
         return None
     if start.score - final.score > float(expected.noise.max()):
         return None

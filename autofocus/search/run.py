@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from autofocus.search import known_score, trust
+from autofocus.search.alike import may_be_as_near
 from autofocus.search.belief import absolute_score, believe
 from autofocus.search.evidence import (
     Background,
@@ -67,8 +68,8 @@ REFEREE_NOISE = 0.1
 ALIKE_SHARE = 0.75
 ELSEWHERE_DOF = 2.0
 FAR_SHARPER = 3.0
-# Standard deviations by which a distance that a scorer estimates may be too large.
-UNSURE_SD = 0.5
+# How near to focus a lock claims to be.
+CLAIMED_DOF = 0.5
 # Of the most that the referee has seen, what is next to nothing.
 NEXT_TO_NOTHING = 0.2
 # How many times as far on the other side a frame may be that is sharper as well: then the last one
@@ -354,34 +355,35 @@ class Run:
     def alike_elsewhere(self) -> Reading | None:
         """The frame farthest away that the score itself cannot tell from the last one.
 
-        By its own account: the distance it estimates there, less half of its deviation, is no
-        larger. None where the referee sees its peak where the last frame is.
+        Two depths of field away and more, scoring nearly as much, not clipped, and by the scorer's
+        own account perhaps as near to focus. None where the scorer is sure of the last frame to
+        half a depth of field, which is what a lock claims: what it calls in focus elsewhere is so,
+        too. None of scores without absolute meaning, or which do not tell how sure they are.
         """
-        final, apart_um = self.final, ELSEWHERE_DOF * self.settings.dof_um
+        final, dof_um = self.final, self.settings.dof_um
         assert final is not None
-        least = final.defocus_dof
-        if least is None or not self.settings.absolute:
+        told = [
+            (reading, reading.defocus_dof, reading.defocus_sd_dof)
+            for reading in self.curve
+            if reading.defocus_dof is not None and reading.defocus_sd_dof is not None
+        ]
+        if not self.settings.absolute or (final.defocus_sd_dof or 0.0) <= CLAIMED_DOF:
             return None
+        # One frame alone may be worse by chance, or bleached.
+        here = [each for one, each, _ in told if abs(one.z_um - final.z_um) <= dof_um / 2]
         alike = [
             reading
-            for reading in self.curve
-            if _nearest_dof(reading) <= least
-            if abs(reading.z_um - final.z_um) > apart_um and not reading.saturated
+            for reading, estimated, deviation in told
+            if may_be_as_near(estimated, deviation, min(here))
+            and reading.score >= ALIKE_SHARE * final.score
+            and not reading.saturated
         ]
-        if not alike or self._referee_confirms(final.z_um):
-            return None
-        return max(alike, key=lambda reading: abs(reading.z_um - final.z_um))
+        far = [one for one in alike if abs(one.z_um - final.z_um) > ELSEWHERE_DOF * dof_um]
+        return max(far, key=lambda reading: abs(reading.z_um - final.z_um), default=None)
 
     def contradiction(self) -> str | None:
-        """What denies that the last frame is the one in focus; None where nothing does."""
+        """How the referee denies that the last frame is in focus; None where it does not."""
         assert self.final is not None
-        alike = self.alike_elsewhere()
-        if alike is not None:
-            return (
-                f"the score cannot tell the frame at {alike.z_um:.2f} um from the one at "
-                f"{self.final.z_um:.2f} um, by its own account, and the referee does not confirm "
-                "the peak"
-            )
         sharper = self.far_sharper_elsewhere()
         if sharper is not None:
             return (
@@ -670,7 +672,20 @@ class Run:
         why = self.contradiction()
         if why is not None:
             return self.refuse(Verdict.AMBIGUOUS, why, z_um=self.final.z_um)
-        return self._without_witness() or self.locked(back)
+        return self._without_witness() or self.unsure_of_the_place() or self.locked(back)
+
+    def unsure_of_the_place(self) -> SearchResult | None:
+        """``ambiguous`` where the score, by its own account, cannot tell it, nor the referee."""
+        assert self.final is not None
+        alike = self.alike_elsewhere()
+        if alike is None or self._referee_confirms(self.final.z_um):
+            return None
+        return self.refuse(
+            Verdict.AMBIGUOUS,
+            f"the score cannot tell the frame at {self.final.z_um:.2f} um from the one at "
+            f"{alike.z_um:.2f} um, by its own account, and no referee confirms the peak",
+            z_um=self.final.z_um,
+        )
 
     def _without_witness(self) -> SearchResult | None:
         """A refusal where the score alone is too low to tell focus from a hump beside it.
@@ -787,13 +802,6 @@ class Run:
             start_score=self.curve[0].score,
             final_score=self.final.score if self.final else None,
         )
-
-
-def _nearest_dof(reading: Reading) -> float:
-    """How near to focus a frame may be, as far as the scorer can tell; infinite if it does not."""
-    if reading.defocus_dof is None or reading.defocus_sd_dof is None:
-        return math.inf
-    return reading.defocus_dof - UNSURE_SD * reading.defocus_sd_dof
 
 
 def _is_sharper(one: Reading, other: Reading, *, by: float, top: float) -> bool:

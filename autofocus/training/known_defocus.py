@@ -25,8 +25,8 @@ from autofocus.training.defocus import random_objective
 from autofocus.training.labelled import defocused, few_beads, sampling_of
 from autofocus.training.transmitted import draw_transmitted
 from devices.simulated.optics import Objective, depth_of_field_um
-from devices.simulated.render import Renderer
-from devices.simulated.specimens import KINDS, Specimen, make_specimen
+from devices.simulated.render import DEFAULT_CONDENSER_NA_RATIO, Renderer
+from devices.simulated.specimens import KINDS, Specimen, make_dust, make_specimen
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
@@ -43,13 +43,23 @@ _NEXT_TO_NOTHING = 0.2  # of the contrast of dust
 _WINDOWS_PER_STILL = 10
 _DUSTY_WINDOWS_PER_STILL = 3
 # To be raised with every change of specimens or optics: light of another recipe is made again.
-_RECIPE = 5
+_RECIPE = 6
 _SIMULATED_PER_BEAD_FIELD = 5
 _SIMULATED_PER_TRANSMITTED = 3
-_SIMULATED_PER_DUSTY = 4
-_SIMULATED_PER_HARD = 3
+_SIMULATED_PER_DUSTY = 3
+_SIMULATED_PER_HARD = 2
 _KINDS = tuple(kind for kind in KINDS if not kind.startswith("empty"))
-_DUSTY_KINDS = ("nuclei", "filaments", "puncta", "cells", "tissue", "beads")
+_DUSTY_KINDS = (
+    "nuclei",
+    "filaments",
+    "puncta",
+    "cells",
+    "tissue",
+    "beads",
+    "absorption",
+    "phase",
+)
+_FINE_DUST = 0.4  # share of dust that is not like that of the kind debris
 # Of these an encoder reads the distance worst, so there are more of them.
 _HARD_KINDS = ("absorption", "phase", "tissue")
 # Cameras with binning sample coarser than those `random_objective` draws.
@@ -102,8 +112,8 @@ def load_known_defocus(
     data : Path or None
         Folder with ``manifest.json``, whose `train` images are added; None for simulation only.
     count : int
-        Simulated specimens of every kind; a third as many in transmitted light, as many again of
-        the kinds that are hardest to read, a quarter with dust and a fifth that are fields of
+        Simulated specimens of every kind; a third as many in transmitted light, half as many again
+        of the kinds that are hardest to read, a third with dust and a fifth that are fields of
         beads come on top.
     seed, jobs : int
         Processes that render.
@@ -134,9 +144,7 @@ def _make(folder: Path, data: Path | None, *, count: int, seed: int, jobs: int) 
     for number, (_, image) in enumerate(train_images(data) if data else ()):
         if min(image.shape) >= SIDE_PX // 2:
             tasks += [_still(image, number, k, seed) for k in range(_WINDOWS_PER_STILL)]
-            tasks += [
-                _still(image, number, k, seed, dusty=True) for k in range(_DUSTY_WINDOWS_PER_STILL)
-            ]
+            tasks += [_dusty_still(image, number, k, seed) for k in range(_DUSTY_WINDOWS_PER_STILL)]
     light = np.lib.format.open_memmap(
         folder / "light.npy",
         mode="w+",
@@ -163,6 +171,75 @@ def _call(task: Callable[[], _Series]) -> _Series:
 
 
 @dataclass(frozen=True)
+class _Dust:
+    """Dirt on a plane of its own.
+
+    Attributes
+    ----------
+    away_dof : float
+        From the specimen, depths of field; positive: in focus at a larger z.
+    renderer : Renderer
+        Of the dust alone, in the same light.
+    dof_um : float
+        Depth of field.
+    amount : float
+        Brightness relative to the specimen; fluorescence only.
+    """
+
+    away_dof: float
+    renderer: Renderer
+    dof_um: float
+    amount: float
+
+    @classmethod
+    def draw(
+        cls,
+        objective: Objective,
+        rng: np.random.Generator,
+        *,
+        transmitted: bool = False,
+        condenser_na_ratio: float = DEFAULT_CONDENSER_NA_RATIO,
+    ) -> _Dust:
+        """Specks and fibres, or fine grains; in the bright field they absorb and delay light."""
+        away_dof = log_uniform(*_DUST_AWAY_DOF, rng) * float(rng.choice([-1, 1]))
+        dirt = make_dust(
+            shape=(SIDE_PX, SIDE_PX),
+            pixel_size_um=objective.pixel_size_um,
+            fine=bool(rng.random() < _FINE_DUST),
+            rng=rng,
+        )
+        layers = ((0.0, dirt),)
+        scene = Specimen(layers, "debris", "fluorescence")
+        if transmitted:
+            density, phase_rad = log_uniform(0.03, 1.0, rng), float(rng.uniform(0, 0.7))
+            scene = Specimen(layers, "debris", "brightfield", density, phase_rad)
+        renderer = Renderer(scene, objective, condenser_na_ratio=condenser_na_ratio)
+        return cls(
+            away_dof, renderer, depth_of_field_um(objective), amount=float(rng.uniform(0.1, 0.6))
+        )
+
+    def over(
+        self, light: list[Floats], distances: NDArray[np.float64]
+    ) -> tuple[list[Floats], NDArray[np.float64]]:
+        """Add the dust, and tell how far from focus the frames are then.
+
+        Where dust is in focus, something in the frame is sharp, and yet the specimen is not. But
+        where next to nothing is left to be seen of the specimen, dust that is nearer to focus
+        counts.
+        """
+        off_dust = distances - self.away_dof
+        dust = [self.renderer.relative(float(each) * self.dof_um) for each in off_dust]
+        if self.renderer.transmitted:  # both are thin: what passes one passes the other
+            seen = [plane * dirt for plane, dirt in zip(light, dust, strict=True)]
+        else:
+            dust = [np.float32(self.amount) * dirt for dirt in dust]
+            seen = [plane + dirt for plane, dirt in zip(light, dust, strict=True)]
+        hidden = np.std(light, axis=(1, 2)) < _NEXT_TO_NOTHING * np.std(dust, axis=(1, 2))
+        sharper = np.abs(off_dust) < np.abs(distances)
+        return seen, np.where(hidden & sharper, off_dust, distances)
+
+
+@dataclass(frozen=True)
 class _simulated:  # noqa: N801 - used like a function; a closure could not go to another process
     index: int
     seed: int
@@ -182,15 +259,17 @@ class _simulated:  # noqa: N801 - used like a function; a closure could not go t
             pixel_size_um=objective.pixel_size_um,
             rng=rng,
         )
-        renderer = Renderer(specimen, aberrated, condenser_na_ratio=float(rng.uniform(0.3, 0.9)))
+        condenser = float(rng.uniform(0.3, 0.9))
+        renderer = Renderer(specimen, aberrated, condenser_na_ratio=condenser)
+        dust = None
+        if self.dusty:
+            dust = _Dust.draw(
+                aberrated, rng, transmitted=renderer.transmitted, condenser_na_ratio=condenser
+            )
         dof_um = depth_of_field_um(objective)
-        dust_dof = _dust_dof(rng) if self.dusty else None
-        distances = _distances(rng, dust_dof)
+        distances = _distances(rng, dust)
         light = [renderer.relative(float(distance) * dof_um) for distance in distances]
-        if dust_dof is not None:
-            light, distances = _with_dust(light, distances, dust_dof, aberrated, rng)
-        transmitted = specimen.modality == "brightfield"
-        return _series(light, distances, objective, transmitted=transmitted)
+        return _series(light, distances, objective, transmitted=renderer.transmitted, dust=dust)
 
 
 def _dusty(index: int, seed: int) -> _simulated:
@@ -248,20 +327,24 @@ class _still:  # noqa: N801 - as above
     number: int
     window: int
     seed: int
+    stream: int = 0x571
     dusty: bool = False
 
     def __call__(self) -> _Series:
-        key = 0xD571 if self.dusty else 0x571
-        rng = np.random.default_rng([self.seed, key, self.number, self.window])
+        rng = np.random.default_rng([self.seed, self.stream, self.number, self.window])
         objective = _any_objective(rng)
-        dust_dof = _dust_dof(rng) if self.dusty else None
-        distances = _distances(rng, dust_dof)
-        window, waves = _window(self.image, rng), float(rng.normal(0, 0.1))
+        waves = float(rng.normal(0, 0.1))
+        dust = None
+        if self.dusty:
+            dust = _Dust.draw(replace(objective, spherical_waves=waves), rng)
+        distances = _distances(rng, dust)
+        window = _window(self.image, rng)
         light = list(defocused(window, objective, distances, spherical_waves=waves))
-        if dust_dof is not None:
-            aberrated = replace(objective, spherical_waves=waves)
-            light, distances = _with_dust(light, distances, dust_dof, aberrated, rng)
-        return _series(light, distances, objective, transmitted=False)
+        return _series(light, distances, objective, transmitted=False, dust=dust)
+
+
+def _dusty_still(image: Floats, number: int, window: int, seed: int) -> _still:
+    return _still(image, number, window, seed, 0xD571, dusty=True)
 
 
 def _series(
@@ -270,52 +353,25 @@ def _series(
     objective: Objective,
     *,
     transmitted: bool,
+    dust: _Dust | None = None,
 ) -> _Series:
+    if dust is not None:
+        light, distances = dust.over(light, distances)
     brightest = 60_000.0  # what float16 holds
     kept = np.clip(np.stack(light), 0, brightest).astype(np.float16)
     return _Series(kept, np.abs(distances), sampling_of(objective), transmitted)
 
 
-def _distances(rng: np.random.Generator, dust_dof: float | None = None) -> NDArray[np.float64]:
+def _distances(rng: np.random.Generator, dust: _Dust | None = None) -> NDArray[np.float64]:
     away = [0.0]
     for low, high in _REACHES_DOF:
         uniform = low == 0
         away.append(rng.uniform(low, high) if uniform else log_uniform(low, high, rng))
     distances = np.array(away) * rng.choice([-1, 1], len(away))
-    if dust_dof is not None:
-        beside = rng.uniform(-_DUST_REACH_DOF, _DUST_REACH_DOF, _BESIDE_DUST.stop)
-        distances[_BESIDE_DUST] = dust_dof + beside[_BESIDE_DUST]
+    if dust is not None:
+        beside = distances[_BESIDE_DUST]
+        beside[:] = dust.away_dof + rng.uniform(-_DUST_REACH_DOF, _DUST_REACH_DOF, len(beside))
     return distances
-
-
-def _dust_dof(rng: np.random.Generator) -> float:
-    return log_uniform(*_DUST_AWAY_DOF, rng) * float(rng.choice([-1, 1]))
-
-
-def _with_dust(
-    light: list[Floats],
-    distances: NDArray[np.float64],
-    dust_dof: float,
-    objective: Objective,
-    rng: np.random.Generator,
-) -> tuple[list[Floats], NDArray[np.float64]]:
-    """Add dust and fibres, and tell how far from focus the frames are then.
-
-    Where dust is in focus, something in the frame is sharp, and yet the specimen is not. But where
-    next to nothing is left to be seen of the specimen, dust that is nearer to focus counts.
-    """
-    scene = make_specimen(
-        "debris", shape=(SIDE_PX, SIDE_PX), pixel_size_um=objective.pixel_size_um, rng=rng
-    )
-    _, dust = scene.layers[1]
-    renderer = Renderer(Specimen(((0.0, dust),), "debris", "fluorescence"), objective)
-    amount, dof_um = np.float32(rng.uniform(0.1, 0.6)), depth_of_field_um(objective)
-    off_dust = distances - dust_dof
-    specks = [amount * renderer.relative(float(distance) * dof_um) for distance in off_dust]
-    hidden = np.std(light, axis=(1, 2)) < _NEXT_TO_NOTHING * np.std(specks, axis=(1, 2))
-    sharper = np.abs(off_dust) < np.abs(distances)
-    seen = np.where(hidden & sharper, off_dust, distances)
-    return [plane + speck for plane, speck in zip(light, specks, strict=True)], seen
 
 
 def _any_objective(rng: np.random.Generator) -> Objective:

@@ -75,6 +75,26 @@ def make_specimen(
     return KINDS[kind](_Canvas(shape, pixel_size_um, rng))
 
 
+def make_dust(
+    *, shape: tuple[int, int], pixel_size_um: float, fine: bool, rng: np.random.Generator
+) -> Image:
+    """Draw dirt alone, 1 where it is bright: a few specks and fibres, or many fine grains.
+
+    Parameters
+    ----------
+    shape, pixel_size_um, rng
+        As of `make_specimen`.
+    fine : bool
+        Grains instead of the specks and fibres that the kind ``debris`` has.
+
+    Returns
+    -------
+    ndarray of shape (height, width), float32
+    """
+    draw = _draw_fine_dirt if fine else _draw_dirt
+    return _level(draw(_Canvas(shape, pixel_size_um, rng)))
+
+
 class _Canvas:
     """Drawing tools in um on a torus of pixels."""
 
@@ -398,11 +418,9 @@ def _phase(canvas: _Canvas) -> Specimen:
     return Specimen(((0.0, matter),), "phase", "brightfield", density, canvas.between(0.3, 2.0))
 
 
-def _debris(canvas: _Canvas) -> Specimen:
-    """A fluorescent specimen with dust and fibres on another plane, up to as bright as itself."""
-    rng = canvas.rng
-    draw: Callable[[_Canvas], Image] = (_draw_nuclei, _draw_filaments)[int(rng.integers(0, 2))]
-    dirt = canvas.blank()
+def _draw_dirt(canvas: _Canvas) -> Image:
+    """A few specks and fibres, longer than wide."""
+    rng, dirt = canvas.rng, canvas.blank()
     for _ in range(int(rng.integers(2, 12))):
         size_um = canvas.between(2, 15)
         speck = _soft(canvas.blob(size_um, size_um * rng.uniform(0.2, 1), 0.3))
@@ -411,6 +429,26 @@ def _debris(canvas: _Canvas) -> Specimen:
         )
     fibres = canvas.random_walks(int(rng.integers(1, 4)), canvas.between(20, 150), 100)
     dirt += canvas.splat(fibres.reshape(-1, 2), np.full(fibres.shape[0] * fibres.shape[1], 0.5))
+    return dirt
+
+
+def _draw_fine_dirt(canvas: _Canvas) -> Image:
+    """Many grains, most of them small, as on glass that was wiped dry."""
+    rng, dirt = canvas.rng, canvas.blank()
+    for _ in range(int(rng.integers(10, 80))):
+        size_um = canvas.between(0.5, 8) * rng.uniform(0.2, 1)
+        grain = _soft(canvas.blob(size_um, size_um * rng.uniform(0.5, 1), 0.2))
+        canvas.stamp(
+            dirt, grain * np.float32(rng.lognormal(0, 0.4)), canvas.anywhere(1)[0], add=False
+        )
+    return dirt
+
+
+def _debris(canvas: _Canvas) -> Specimen:
+    """A fluorescent specimen with dust and fibres on another plane, up to as bright as itself."""
+    rng = canvas.rng
+    draw: Callable[[_Canvas], Image] = (_draw_nuclei, _draw_filaments)[int(rng.integers(0, 2))]
+    dirt = _draw_dirt(canvas)
     away_um = float(rng.choice([-1, 1])) * canvas.between(8, 40)
     amount = np.float32(rng.uniform(0.1, 0.6))
     layers = ((0.0, _level(draw(canvas))), (away_um, amount * _level(dirt)))

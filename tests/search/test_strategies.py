@@ -394,28 +394,32 @@ def test_what_contradicts_a_lock(referee, contradicts):
 
 
 @pytest.mark.parametrize(
-    ("sd_dof", "sharp_um", "alike"),
+    ("changes", "alike"),
     [
-        pytest.param(0.2, 6.0, None, id="sure"),
-        pytest.param(1.2, 6.0, 9.0, id="unsure"),
-        pytest.param(1.2, -0.4, None, id="unsure and the referee agrees"),
-        pytest.param(None, 6.0, None, id="does not tell"),
+        pytest.param({}, 5.0, id="unsure"),
+        pytest.param({"sd_dof": 0.4}, None, id="sure of both"),
+        pytest.param({"sd_dof": None}, None, id="does not tell"),
+        pytest.param({"steepness": 0.5}, None, id="far planes are far"),
+        pytest.param({"share": 0.7}, None, id="far planes score less"),
+        pytest.param({"saturated": True}, None, id="clipped"),
     ],
 )
-def test_planes_that_the_score_itself_cannot_tell_apart(sd_dof, sharp_um, alike):
+def test_planes_that_the_score_itself_cannot_tell_apart(changes, alike):
+    """What is as near as the last frame by half a deviation, two depths of field away and more."""
+    told = {"sd_dof": 1.2, "steepness": 0.11, "share": 1.0, "saturated": False} | changes
     run = Run(known())
-    planes = np.linspace(-9.0, 9.0, 19)
-    distances = 0.5 + np.where(planes > 0, 0.05, 0.3) * np.abs(planes)
-    sharp = 1 / (1 + (planes - sharp_um) ** 2)
+    planes = np.linspace(-6.0, 9.0, 16)
+    off = told["steepness"] * np.abs(planes)
+    scores = np.where(off == 0, 0.9, told["share"] * 0.9)
     run.curve = [
-        Reading(z, 1 / (1 + d**2), referee, d, sd_dof)
-        for z, d, referee in zip(planes, distances, sharp, strict=True)
+        Reading(z, score, 1.0, 0.5 + d, told["sd_dof"], saturated=told["saturated"])
+        for z, d, score in zip(planes, off, scores, strict=True)
     ]
-    run.final = run.best()
+    # Read again, and by chance farther off; the frame before counts, too.
+    run.final = replace(run.curve[6], defocus_dof=0.7)
+    run.curve.append(run.final)
     found = run.alike_elsewhere()
-    assert (found.z_um if found else None) == alike
-    run.curve = [replace(reading, saturated=True) for reading in run.curve]
-    assert run.alike_elsewhere() is None
+    assert (abs(found.z_um) if found else None) == alike
 
 
 @pytest.mark.parametrize("name", ["coarse_to_fine", "predictive"])

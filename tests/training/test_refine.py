@@ -73,25 +73,55 @@ def test_every_kind_of_specimen_loses_detail_far_from_focus(pool):
     assert lost.sum() >= 9
 
 
-def test_dust_in_focus_is_not_the_specimen_in_focus():
+def dust_at(dust_dof, *, transmitted=False, seed=0):
+    """Dust of the lesson, and an objective, on a plane of one's choice."""
+    rng = np.random.default_rng(seed)
+    dust = known_defocus._Dust.draw(random_objective(rng), rng, transmitted=transmitted)
+    return replace(dust, away_dof=dust_dof)
+
+
+@pytest.mark.parametrize("transmitted", [False, True])
+def test_dust_in_focus_is_not_the_specimen_in_focus(transmitted):
     """Unless next to nothing of the specimen is to be seen there."""
-    distances, rng = np.array([0.0, 3.0, 6.0, 9.0]), np.random.default_rng(0)
-    specimen = list(rng.random((4, SIDE_PX, SIDE_PX), dtype=np.float32))
-    nothing = list(np.zeros_like(specimen))
-    objective = random_objective(rng)
+    distances = np.array([0.0, 3.0, 6.0, 9.0])
+    field = float(transmitted)  # what an empty field is: full of light, or dark
+    noise = np.random.default_rng(0).random((4, SIDE_PX, SIDE_PX), dtype=np.float32)
+    dust = dust_at(6.0, transmitted=transmitted)
 
-    dust, nearest = known_defocus._with_dust(nothing, distances, 6.0, objective, rng)
-    _, unmoved = known_defocus._with_dust(specimen, distances, 6.0, objective, rng)
+    seen, nearest = dust.over(list(np.full_like(noise, field)), distances)
+    _, unmoved = dust.over(list(field + noise), distances)
 
-    assert np.argmax([detail(plane) for plane in dust]) == 2
+    assert np.argmax([detail(plane) for plane in seen]) == 2
     assert list(np.abs(nearest)) == [0, 3, 0, 3]
     assert list(unmoved) == list(distances)
 
 
+def test_dust_in_transmitted_light_passes_a_share_of_what_the_specimen_does():
+    bright, dust = np.full((SIDE_PX, SIDE_PX), 2.0, np.float32), dust_at(0.0, transmitted=True)
+
+    (seen,), _ = dust.over([bright], np.array([0.0]))
+
+    np.testing.assert_allclose(seen, 2 * dust.renderer.relative(0.0), rtol=1e-6)
+    assert seen.mean() < 2
+
+
+@pytest.mark.parametrize("index", [0, 6, 7])
+def test_specimens_of_either_light_become_dusty(index):
+    """It adds light of its own to fluorescence, and takes transmitted light away."""
+    alone = known_defocus._simulated(index, 2, known_defocus._DUSTY_KINDS, 0xD057)()
+    dusty = known_defocus._dusty(index, 2)()
+
+    change = float((np.float32(dusty.light[0]) - np.float32(alone.light[0])).mean())
+    assert dusty.transmitted is alone.transmitted is (index > 0)
+    assert dusty.sampling == alone.sampling
+    assert change < 0 if dusty.transmitted else change > 0
+
+
 @pytest.mark.parametrize("dust_dof", [-5.0, 5.0])
 def test_two_planes_of_a_dusty_specimen_are_beside_its_dust(dust_dof):
+    dust = dust_at(dust_dof)
     for seed in range(20):
-        distances = known_defocus._distances(np.random.default_rng(seed), dust_dof)
+        distances = known_defocus._distances(np.random.default_rng(seed), dust)
 
         assert (np.abs(distances[4:6] - dust_dof) <= 0.7).all()
         assert distances[0] == 0
@@ -103,10 +133,8 @@ def test_stills_become_dusty_too():
     y, x = np.mgrid[:300, :300]
     cells = (1 + np.sin(x / 30) * np.sin(y / 35)).astype(np.float32)
 
-    clean, dusty = (
-        [known_defocus._still(cells, 0, k, 3, dusty=dusty)() for k in range(6)]
-        for dusty in (False, True)
-    )
+    clean = [known_defocus._still(cells, 0, k, 3)() for k in range(6)]
+    dusty = [known_defocus._dusty_still(cells, 0, k, 3)() for k in range(6)]
 
     plain = max(detail(plane) for each in clean for plane in np.float32(each.light[3:]))
     specks = [max(detail(plane) for plane in np.float32(each.light[4:6])) for each in dusty]
@@ -282,10 +310,10 @@ def test_the_farther_frame_must_be_read_as_farther():
 
 
 def test_a_pool_has_all_distances_of_every_specimen(pool):
-    """Of each kind, beads, three in transmitted light, two with dust, each of the hardest kinds."""
-    assert pool.light.shape == (18, DISTANCES, SIDE_PX, SIDE_PX)
-    assert len(pool) == 18
-    beads, dusty, hardest = [False], [False, False], [True, True, False]
+    """Of each kind, beads, three in transmitted light, three with dust, four of the hardest."""
+    assert pool.light.shape == (20, DISTANCES, SIDE_PX, SIDE_PX)
+    assert len(pool) == 20
+    beads, dusty, hardest = [False], [False, False, False], [True, True, False, True]
     assert list(pool.transmitted[9:]) == [*beads, True, True, True, *dusty, *hardest]
 
 
