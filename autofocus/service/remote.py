@@ -131,11 +131,11 @@ class ReadingBody(Request):
     score: float
     """Focus score; higher is sharper."""
     referee: float | None = None
-    """A classical measure of the same frame; without it the place is less exact, and less is locked."""
+    """A classical measure of the same frame; without it places are less exact, fewer are locked."""
     defocus_dof: float | None = None
     """Estimated distance to the in-focus plane in depths of field, without sign."""
     defocus_sd_dof: float | None = Field(default=None, ge=0)
-    """How far off that may be, root mean square; without it no search asks how sure the score is."""
+    """How far off that may be, root mean square; without it a search takes the score for sure."""
     coarse_contrast: float | None = Field(default=None, ge=0)
     """Of large structures; without it a specimen beyond the range may go unnoticed."""
     dark: bool = False
