@@ -16,7 +16,7 @@ import numpy as np
 
 from autofocus.optics import Optics
 
-FIRST_SEED = 20_000_000
+FIRST_SEED = 21_000_000
 QUICK_ONE_IN = 40
 WAVELENGTH_UM = 0.53
 FLUORESCENT = ("nuclei", "filaments", "puncta", "cells", "tissue", "beads")

@@ -208,11 +208,12 @@ class _Dust:
             fine=bool(rng.random() < _FINE_DUST),
             rng=rng,
         )
-        layers = ((0.0, dirt),)
-        scene = Specimen(layers, "debris", "fluorescence")
+        scene = Specimen(((0.0, dirt),), "debris", "fluorescence")
         if transmitted:
             density, phase_rad = log_uniform(0.03, 1.0, rng), float(rng.uniform(0, 0.7))
-            scene = Specimen(layers, "debris", "brightfield", density, phase_rad)
+            # The optics are those of weak objects.
+            matter = np.minimum(dirt, np.float32(3))
+            scene = Specimen(((0.0, matter),), "debris", "brightfield", density, phase_rad)
         renderer = Renderer(scene, objective, condenser_na_ratio=condenser_na_ratio)
         return cls(
             away_dof, renderer, depth_of_field_um(objective), amount=float(rng.uniform(0.1, 0.6))

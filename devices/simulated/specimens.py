@@ -436,7 +436,7 @@ def _draw_fine_dirt(canvas: _Canvas) -> Image:
     """Many grains, most of them small, as on glass that was wiped dry."""
     rng, dirt = canvas.rng, canvas.blank()
     for _ in range(int(rng.integers(10, 80))):
-        size_um = canvas.between(0.5, 8) * rng.uniform(0.2, 1)
+        size_um = max(canvas.between(0.2, 8), canvas.pixel_um)  # a smaller one would be as large
         grain = _soft(canvas.blob(size_um, size_um * rng.uniform(0.5, 1), 0.2))
         canvas.stamp(
             dirt, grain * np.float32(rng.lognormal(0, 0.4)), canvas.anywhere(1)[0], add=False
