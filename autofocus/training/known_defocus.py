@@ -44,6 +44,7 @@ _WINDOWS_PER_STILL = 10
 _DUSTY_WINDOWS_PER_STILL = 3
 # To be raised with every change of specimens or optics: light of another recipe is made again.
 _RECIPE = 6
+_MADE_WITH = "known_defocus.json"
 _SIMULATED_PER_BEAD_FIELD = 5
 _SIMULATED_PER_TRANSMITTED = 3
 _SIMULATED_PER_DUSTY = 3
@@ -80,12 +81,15 @@ class KnownDefocus:
     sampling : ndarray of shape (specimens,)
         Camera pixel as a multiple of wavelength / NA.
     transmitted : ndarray of shape (specimens,), bool
+    made_with : str
+        Recipe, numbers and seed, as JSON; "" when not known.
     """
 
     light: Halves
     defocus_dof: NDArray[np.float64]
     sampling: NDArray[np.float64]
     transmitted: NDArray[np.bool_]
+    made_with: str = ""
 
     def __len__(self) -> int:
         return len(self.sampling)
@@ -119,7 +123,7 @@ def load_known_defocus(
         Processes that render.
     """
     made_with = json.dumps({"recipe": _RECIPE, "count": count, "seed": seed, "data": str(data)})
-    settings = folder / "known_defocus.json"
+    settings = folder / _MADE_WITH
     if not (settings.is_file() and settings.read_text(encoding="utf-8") == made_with):
         folder.mkdir(parents=True, exist_ok=True)
         settings.unlink(missing_ok=True)
@@ -131,8 +135,11 @@ def load_known_defocus(
 def open_known_defocus(folder: Path) -> KnownDefocus:
     """Map what `load_known_defocus` made."""
     light = np.load(folder / "light.npy", mmap_mode="r")
+    made_with = (folder / _MADE_WITH).read_text(encoding="utf-8")
     with np.load(folder / "truth.npz") as truth:
-        return KnownDefocus(light, truth["defocus_dof"], truth["sampling"], truth["transmitted"])
+        return KnownDefocus(
+            light, truth["defocus_dof"], truth["sampling"], truth["transmitted"], made_with
+        )
 
 
 def _make(folder: Path, data: Path | None, *, count: int, seed: int, jobs: int) -> None:

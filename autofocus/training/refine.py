@@ -77,6 +77,8 @@ class RefineSettings:
     steps : int
         Length of the run when no time is given.
     seed : int
+    light : str
+        What the light was made with; `refine` writes it here, so that no run goes on with another.
     """
 
     crop_px: int = 128
@@ -97,6 +99,7 @@ class RefineSettings:
     width: int | None = None
     steps: int = 6000
     seed: int = 0
+    light: str = ""
 
 
 def refine(
@@ -127,14 +130,14 @@ def refine(
     Raises
     ------
     ConfigError
-        When the checkpoint in ``out`` was made with other settings, or the encoder is not narrower
-        than ``settings.width``.
+        When the checkpoint in ``out`` was made with other settings or other light, or the encoder
+        is not narrower than ``settings.width``.
     CheckpointError
         When ``encoder`` is not a compact encoder.
     """
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
-    team = team or Team()
+    team, settings = team or Team(), replace(settings, light=pool.made_with)
     begin = load_compact_encoder(encoder)
     if settings.width is not None:
         begin = widened(begin, settings.width, seed=settings.seed)

@@ -251,6 +251,8 @@ def test_a_longer_run_goes_on_and_another_recipe_is_refused(pool, encoder, tmp_p
         assert [int(row["step"]) for row in csv.DictReader(source)] == [10, 20]
     with pytest.raises(ConfigError, match=r"other settings \(rank\).*--fresh"):
         refine(encoder, replace(settings, rank=0.0), tmp_path, pool=pool)
+    with pytest.raises(ConfigError, match=r"other settings \(light\)"):
+        refine(encoder, settings, tmp_path, pool=replace(pool, made_with="of another recipe"))
 
 
 def test_a_widened_encoder_begins_with_what_it_knew_and_goes_on_where_it_was(
