@@ -362,13 +362,14 @@ class Run:
         """
         final, dof_um = self.final, self.settings.dof_um
         assert final is not None
+        sure = (final.defocus_sd_dof or 0.0) <= CLAIMED_DOF
+        if sure or final.defocus_dof is None or not self.settings.absolute:
+            return None
         told = [
             (reading, reading.defocus_dof, reading.defocus_sd_dof)
             for reading in self.curve
             if reading.defocus_dof is not None and reading.defocus_sd_dof is not None
         ]
-        if not self.settings.absolute or (final.defocus_sd_dof or 0.0) <= CLAIMED_DOF:
-            return None
         # One frame alone may be worse by chance, or bleached.
         here = [each for one, each, _ in told if abs(one.z_um - final.z_um) <= dof_um / 2]
         alike = [

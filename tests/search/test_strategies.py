@@ -399,25 +399,25 @@ def test_what_contradicts_a_lock(referee, contradicts):
         pytest.param({}, 5.0, id="unsure"),
         pytest.param({"sd_dof": 0.4}, None, id="sure of both"),
         pytest.param({"sd_dof": None}, None, id="does not tell"),
+        pytest.param({"rest": {"defocus_dof": None}}, None, id="tells a deviation alone"),
         pytest.param({"steepness": 0.5}, None, id="far planes are far"),
         pytest.param({"share": 0.7}, None, id="far planes score less"),
-        pytest.param({"saturated": True}, None, id="clipped"),
+        pytest.param({"rest": {"saturated": True}}, None, id="clipped"),
     ],
 )
 def test_planes_that_the_score_itself_cannot_tell_apart(changes, alike):
     """What is as near as the last frame by half a deviation, two depths of field away and more."""
-    told = {"sd_dof": 1.2, "steepness": 0.11, "share": 1.0, "saturated": False} | changes
+    told = {"sd_dof": 1.2, "steepness": 0.11, "share": 1.0, "rest": {}} | changes
+    # Read again in the end, and by chance farther off; the frame before counts, too.
+    planes = np.append(np.linspace(-6.0, 9.0, 16), 0.0)
+    estimated = np.append(0.5 + told["steepness"] * np.abs(planes[:-1]), 0.7)
+    scores = np.where(planes == 0, 0.9, told["share"] * 0.9)
     run = Run(known())
-    planes = np.linspace(-6.0, 9.0, 16)
-    off = told["steepness"] * np.abs(planes)
-    scores = np.where(off == 0, 0.9, told["share"] * 0.9)
     run.curve = [
-        Reading(z, score, 1.0, 0.5 + d, told["sd_dof"], saturated=told["saturated"])
-        for z, d, score in zip(planes, off, scores, strict=True)
+        replace(Reading(z, score, 1.0, each, told["sd_dof"]), **told["rest"])
+        for z, score, each in zip(planes, scores, estimated, strict=True)
     ]
-    # Read again, and by chance farther off; the frame before counts, too.
-    run.final = replace(run.curve[6], defocus_dof=0.7)
-    run.curve.append(run.final)
+    run.final = run.curve[-1]
     found = run.alike_elsewhere()
     assert (abs(found.z_um) if found else None) == alike
 
