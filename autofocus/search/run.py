@@ -371,11 +371,11 @@ class Run:
             if reading.defocus_dof is not None and reading.defocus_sd_dof is not None
         ]
         # One frame alone may be worse by chance, or bleached.
-        here = [each for one, each, _ in told if abs(one.z_um - final.z_um) <= dof_um / 2]
+        nearest = min(each for one, each, _ in told if abs(one.z_um - final.z_um) <= dof_um / 2)
         alike = [
             reading
             for reading, estimated, deviation in told
-            if may_be_as_near(estimated, deviation, min(here))
+            if may_be_as_near(estimated, deviation, nearest)
             and reading.score >= ALIKE_SHARE * final.score
             and not reading.saturated
         ]
@@ -397,6 +397,17 @@ class Run:
         return (
             f"the referee sees next to nothing in the frame at {self.final.z_um:.2f} um; its peak "
             f"is at {seen.z_um:.2f} um"
+        )
+
+    def unsure_of_the_place(self) -> str | None:
+        """Why neither the score, by its own account, nor the referee can tell; None if one can."""
+        assert self.final is not None
+        alike = self.alike_elsewhere()
+        if alike is None or self._referee_confirms(self.final.z_um):
+            return None
+        return (
+            f"the score cannot tell the frame at {self.final.z_um:.2f} um from the one at "
+            f"{alike.z_um:.2f} um, by its own account, and no referee confirms the peak"
         )
 
     def _referee_confirms(self, z_um: float) -> bool:
@@ -673,20 +684,13 @@ class Run:
         why = self.contradiction()
         if why is not None:
             return self.refuse(Verdict.AMBIGUOUS, why, z_um=self.final.z_um)
-        return self._without_witness() or self.unsure_of_the_place() or self.locked(back)
-
-    def unsure_of_the_place(self) -> SearchResult | None:
-        """``ambiguous`` where the score, by its own account, cannot tell it, nor the referee."""
-        assert self.final is not None
-        alike = self.alike_elsewhere()
-        if alike is None or self._referee_confirms(self.final.z_um):
-            return None
-        return self.refuse(
-            Verdict.AMBIGUOUS,
-            f"the score cannot tell the frame at {self.final.z_um:.2f} um from the one at "
-            f"{alike.z_um:.2f} um, by its own account, and no referee confirms the peak",
-            z_um=self.final.z_um,
-        )
+        refused = self._without_witness()
+        if refused:
+            return refused
+        why = self.unsure_of_the_place()
+        if why is not None:
+            return self.refuse(Verdict.AMBIGUOUS, why, z_um=self.final.z_um)
+        return self.locked(back)
 
     def _without_witness(self) -> SearchResult | None:
         """A refusal where the score alone is too low to tell focus from a hump beside it.

@@ -422,11 +422,7 @@ def _draw_dirt(canvas: _Canvas) -> Image:
     """A few specks and fibres, longer than wide."""
     rng, dirt = canvas.rng, canvas.blank()
     for _ in range(int(rng.integers(2, 12))):
-        size_um = canvas.between(2, 15)
-        speck = _soft(canvas.blob(size_um, size_um * rng.uniform(0.2, 1), 0.3))
-        canvas.stamp(
-            dirt, speck * np.float32(rng.lognormal(0, 0.6)), canvas.anywhere(1)[0], add=False
-        )
+        _add_speck(canvas, dirt, canvas.between(2, 15), narrowest=0.2, irregularity=0.3, spread=0.6)
     fibres = canvas.random_walks(int(rng.integers(1, 4)), canvas.between(20, 150), 100)
     dirt += canvas.splat(fibres.reshape(-1, 2), np.full(fibres.shape[0] * fibres.shape[1], 0.5))
     return dirt
@@ -434,14 +430,27 @@ def _draw_dirt(canvas: _Canvas) -> Image:
 
 def _draw_fine_dirt(canvas: _Canvas) -> Image:
     """Many grains, most of them small, as on glass that was wiped dry."""
-    rng, dirt = canvas.rng, canvas.blank()
-    for _ in range(int(rng.integers(10, 80))):
+    dirt = canvas.blank()
+    for _ in range(int(canvas.rng.integers(10, 80))):
         size_um = max(canvas.between(0.2, 8), canvas.pixel_um)  # a smaller one would be as large
-        grain = _soft(canvas.blob(size_um, size_um * rng.uniform(0.5, 1), 0.2))
-        canvas.stamp(
-            dirt, grain * np.float32(rng.lognormal(0, 0.4)), canvas.anywhere(1)[0], add=False
-        )
+        _add_speck(canvas, dirt, size_um, narrowest=0.5, irregularity=0.2, spread=0.4)
     return dirt
+
+
+def _add_speck(
+    canvas: _Canvas,
+    dirt: Image,
+    size_um: float,
+    *,
+    narrowest: float,
+    irregularity: float,
+    spread: float,
+) -> None:
+    """One, anywhere; ``narrowest`` is its least width as a share, ``spread`` of its brightness."""
+    width_um = size_um * canvas.rng.uniform(narrowest, 1)
+    speck = _soft(canvas.blob(size_um, width_um, irregularity))
+    brightness = np.float32(canvas.rng.lognormal(0, spread))
+    canvas.stamp(dirt, speck * brightness, canvas.anywhere(1)[0], add=False)
 
 
 def _debris(canvas: _Canvas) -> Specimen:
