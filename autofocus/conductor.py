@@ -292,15 +292,17 @@ class Conductor:
         return self.load_scorer(request.scorer, self._head_for(request, state).name)
 
     def plan(self, request: FocusRequest, state: MicroscopeState) -> FocusPlan:
-        """What a run would do in this state; moves nothing.
+        """What a run would do in this state, warm starts included; moves nothing.
 
         Raises
         ------
         RequestError, ModelError
             When the rig or the scorer must refuse.
         """
+        request, told = self.warmed(request, state)
         absolute = self._scorer_in(request, state).absolute
-        return plan(self.rig, request, state=state, absolute=absolute)
+        planned = plan(self.rig, request, state=state, absolute=absolute)
+        return replace(planned, notes=(*told, *planned.notes))
 
     def _head_for(
         self, request: FocusRequest | CalibrationRequest, state: MicroscopeState

@@ -218,8 +218,9 @@ def test_the_plan_foresees_the_same(conductor: Conductor) -> None:
         run(conductor, range_um=50.0, center_um=in_focus_um)
     state = conductor.microscope.refresh()
     request, told = conductor.warmed(FocusRequest(warm_start=True), state)
-    planned = conductor.plan(request, state)
+    planned = conductor.plan(FocusRequest(warm_start=True), state)
     assert told[0].startswith("warm start: ")
+    assert planned.notes[:1] == told
     assert min(planned.z_um) < request.expected_z_um < max(planned.z_um)
     cold = conductor.plan(FocusRequest(), state)
     assert len(planned.z_um) < len(cold.z_um)

@@ -51,7 +51,7 @@ _INTRODUCTION = f"""\
 # Searches
 
 How often each strategy ends in focus, how often it is wrong without saying so, and what it costs. \
-Text, tables and pictures were written by one command:
+All but the paragraphs *This page* and *The false locks* was written by one command:
 
 ```
 {{command}}
@@ -77,8 +77,9 @@ confirmation; each is 10 ms of dose.
 with a tolerance of 1 um; OughtaFocus keeps wherever it ends, so the same runs are also shown as \
 if none had been refused. *Warm* runs are told that focus is within 5 DOF of the start (normal, \
 sigma 2.5 DOF); *calibrated* ones also know the focus curve that `autofocus calibrate` measured on \
-another specimen of the same kind under the same microscope. `golden`, `hill_climb` and \
-`exhaustive` run a fourteenth of the cold cases. Drift is 0.02 DOF from one exposure to the next. \
+another specimen of the same kind under the same microscope. `golden`, `hill_climb`, \
+`exhaustive` and `sweep` run a fourteenth of the cold cases, `sweep` also of those that must be \
+refused. Drift is 0.02 DOF from one exposure to the next. \
 Every process scores with one thread."""
 _SINGLE_RUNS = """\
 ## Single runs
@@ -101,8 +102,9 @@ def contents(outcomes: Sequence[Outcome], replays: Sequence[Replayed] = ()) -> s
 
 
 _REPLAYS = (
-    "Every stack from five starts, judged by the planes that a careful person accepts. Trust A to "
-    "C: how sure those planes are. Stacks named `train` were seen when the shipped head was fitted."
+    "Every stack from five starts, judged by the planes that a careful person accepts; a lock on a "
+    "stack that has none counts as neither right nor beside. Trust A to C: how sure those planes "
+    "are. Stacks named `train` were seen when the shipped head was fitted."
 )
 
 

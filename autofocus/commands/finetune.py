@@ -140,8 +140,8 @@ def finetune_network(
     say(
         *report.lines(),
         f"network and report: {out} ({fitted.manifest.weights_sha256[:8]})",
-        f'to use it: copy the folder to {models / name}, and write scorer = "{name}" in the rig '
-        "file",
+        f'to use it: copy the folder to {models / name}, and write scorer = "{name}" above '
+        "the first table of the rig file",
     )
     tell_skipped(skipped)
 

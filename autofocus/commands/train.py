@@ -113,7 +113,7 @@ def _tell(out: Path, report: Report, heads: Path) -> None:
         *([f"not used: {', '.join(ignored)}"] if ignored else []),
         f"head and report: {out}",
         f"to use it: copy the folder to {heads / report.options.name}, and write "
-        f'head = "{report.options.name}" in the rig file',
+        f'head = "{report.options.name}" under [optics] in the rig file',
     )
 
 

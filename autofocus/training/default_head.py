@@ -128,7 +128,7 @@ def _extract_group(extractor: ReIQA, group: Group) -> FeatureTable:
     torch.set_num_threads(1)
     frames = group.frames()
     return FeatureTable(
-        features=np.stack([extractor.features(frame.image) for frame in frames]),
+        features=extractor.features_of([frame.image for frame in frames]),
         measures=np.stack([log_measures(frame.image) for frame in frames]),
         defocus_dof=np.array([frame.defocus_dof for frame in frames]),
         sampling=np.array([frame.sampling for frame in frames]),

@@ -39,26 +39,21 @@ DISTANCES = 1 + len(_REACHES_DOF)
 _BESIDE_DUST = slice(4, 6)
 _DUST_REACH_DOF = 0.7
 _DUST_AWAY_DOF = 2.0, 16.0
-_NEXT_TO_NOTHING = 0.2  # of the contrast of dust
+_NEXT_TO_NOTHING = 0.1  # of the contrast of dust
 _WINDOWS_PER_STILL = 10
 _DUSTY_WINDOWS_PER_STILL = 3
 # To be raised with every change of specimens or optics: light of another recipe is made again.
-_RECIPE = 6
+_RECIPE = 7
 _MADE_WITH = "known_defocus.json"
 _SIMULATED_PER_BEAD_FIELD = 5
 _SIMULATED_PER_TRANSMITTED = 3
-_SIMULATED_PER_DUSTY = 3
+_SIMULATED_PER_DUSTY = 2
 _SIMULATED_PER_HARD = 2
 _KINDS = tuple(kind for kind in KINDS if not kind.startswith("empty"))
+# Half of them in transmitted light, where dust is read worst.
 _DUSTY_KINDS = (
-    "nuclei",
-    "filaments",
-    "puncta",
-    "cells",
-    "tissue",
-    "beads",
-    "absorption",
-    "phase",
+    *("nuclei", "filaments", "puncta", "cells", "tissue", "beads"),
+    *("absorption", "phase") * 3,
 )
 _FINE_DUST = 0.4  # share of dust that is not like that of the kind debris
 # Of these an encoder reads the distance worst, so there are more of them.
@@ -117,7 +112,7 @@ def load_known_defocus(
         Folder with ``manifest.json``, whose `train` images are added; None for simulation only.
     count : int
         Simulated specimens of every kind; a third as many in transmitted light, half as many again
-        of the kinds that are hardest to read, a third with dust and a fifth that are fields of
+        of the kinds that are hardest to read, as many with dust and a fifth that are fields of
         beads come on top.
     seed, jobs : int
         Processes that render.

@@ -36,7 +36,7 @@ from autofocus.training.training_run import train
 from autofocus.training.widen import widened
 from models.checkpoints import load_compact_encoder
 from models.encoders import CompactEncoder
-from models.engines import has_bfloat16_unit
+from models.engines import bfloat16_is_faster
 from models.reiqa import LOG_FLOOR
 
 _RANK_SLOPE = 4.0
@@ -247,9 +247,8 @@ class _KnownDistances:
             torch.from_numpy(values.astype(np.float32)).to(device)
             for values in (class_shares(distance, self._ends), score_of(distance))
         )
-        wide = batch.crops.shape[-1] < SIDE_PX
-        native = device.type != "cpu" or has_bfloat16_unit()
-        with torch.autocast(device.type, torch.bfloat16, enabled=wide and native):
+        native = device.type != "cpu" or bfloat16_is_faster()
+        with torch.autocast(device.type, torch.bfloat16, enabled=native):
             features = torch.cat(
                 [
                     _log(self.state.encoder(crops)),

@@ -9,7 +9,7 @@ from torch import nn
 
 from models.checkpoints import load_encoders
 from models.encoders import CompactEncoder, resnet50_encoder
-from models.engines import Engine, available_engines, choose_engine, has_bfloat16_unit
+from models.engines import Engine, available_engines, bfloat16_is_faster, choose_engine
 from models.errors import EngineError
 from models.registry import Registry, builtin_folder
 from models.reiqa import ReIQA
@@ -91,7 +91,7 @@ def test_auto_converts_no_small_networks():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_bfloat16_only_for_small_networks_by_auto_where_the_cpu_multiplies_it_faster():
     auto = choose_engine("auto", "compact")
-    assert auto.bfloat16 == has_bfloat16_unit() == ("bfloat16" in auto.reason)
+    assert auto.bfloat16 == bfloat16_is_faster() == ("bfloat16" in auto.reason)
     assert not choose_engine("torch", "compact").bfloat16
     assert not choose_engine("auto", "published").bfloat16
 
@@ -112,7 +112,7 @@ def test_bfloat16_is_faster_on_amx_and_on_the_vectors_of_amd_alone(
 ):
     """What torch says of processors that are not here."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert has_bfloat16_unit() is faster
+    assert bfloat16_is_faster() is faster
 
 
 def test_bfloat16_moves_features_little_and_gives_them_in_float32(encoder, patches):

@@ -230,6 +230,19 @@ def test_logarithmic_values_are_the_logarithm_of_the_mean(extractor):
     assert np.isfinite(logarithmic).all()
 
 
+@pytest.mark.parametrize("changes", [{}, {"pooling": "p90", "values": "log"}])
+def test_many_frames_have_the_features_that_each_has_alone(changes):
+    rng = np.random.default_rng(3)
+    sizes = [(700, 700), (64, 300), (256, 256), (900, 500), (1024, 1024)]
+    frames = [rng.poisson(rng.uniform(20, 900), size).astype(np.uint16) for size in sizes]
+    extractor = ReIQA(encoder(0), encoder(1), ExtractorSettings(**changes))
+    patches = [extractor.patches(frame, extractor.anchor(frame)) for frame in frames]
+    assert sum(map(len, patches)) > 16  # more than go through the network at once
+    alone = np.stack([extractor.features(frame) for frame in frames])
+    np.testing.assert_allclose(extractor.features_of(frames), alone, rtol=1e-4, atol=1e-5)
+    assert len(np.unique(alone.round(3), axis=0)) == len(frames)
+
+
 @pytest.mark.parametrize(("pooling", "percentile"), [("p80", 80), ("p90", 90), ("p95", 95)])
 def test_percentile_pooling_takes_that_percentile_of_every_feature(extractor, pooling, percentile):
     image = (np.random.default_rng(0).random((400, 400)) * 1000).astype(np.uint16)

@@ -96,6 +96,18 @@ def test_dust_in_focus_is_not_the_specimen_in_focus(transmitted):
     assert list(unmoved) == list(distances)
 
 
+@pytest.mark.parametrize(("share", "counts"), [(0.15, "specimen"), (0.05, "dust")])
+def test_a_blurred_specimen_counts_while_a_tenth_of_the_contrast_is_left(share, counts):
+    dust = dust_at(6.0)
+    contrast = dust.amount * float(dust.renderer.relative(0.0).std())
+    y = np.linspace(0, 9, SIDE_PX, dtype=np.float32)[:, None]
+    waves = np.sin(y) * np.ones((1, SIDE_PX), np.float32)
+
+    _, (distance,) = dust.over([waves / waves.std() * share * contrast], np.array([6.0]))
+
+    assert distance == (6.0 if counts == "specimen" else 0.0)
+
+
 def test_dust_in_transmitted_light_passes_a_share_of_what_the_specimen_does():
     bright, dust = np.full((SIDE_PX, SIDE_PX), 2.0, np.float32), dust_at(0.0, transmitted=True)
 
@@ -115,6 +127,13 @@ def test_specimens_of_either_light_become_dusty(index):
     assert dusty.transmitted is alone.transmitted is (index > 0)
     assert dusty.sampling == alone.sampling
     assert change < 0 if dusty.transmitted else change > 0
+
+
+def test_half_of_the_dust_is_in_transmitted_light():
+    specimens = [known_defocus._dusty(i, 1) for i in range(12)]
+    light = [each.kinds[each.index % len(each.kinds)] for each in specimens]
+
+    assert sum(kind in ("absorption", "phase") for kind in light) == 6
 
 
 @pytest.mark.parametrize("dust_dof", [-5.0, 5.0])
@@ -312,10 +331,10 @@ def test_the_farther_frame_must_be_read_as_farther():
 
 
 def test_a_pool_has_all_distances_of_every_specimen(pool):
-    """Of each kind, beads, three in transmitted light, three with dust, four of the hardest."""
-    assert pool.light.shape == (20, DISTANCES, SIDE_PX, SIDE_PX)
-    assert len(pool) == 20
-    beads, dusty, hardest = [False], [False, False, False], [True, True, False, True]
+    """Of each kind, beads, three in transmitted light, four with dust, four of the hardest."""
+    assert pool.light.shape == (21, DISTANCES, SIDE_PX, SIDE_PX)
+    assert len(pool) == 21
+    beads, dusty, hardest = [False], [False] * 4, [True, True, False, True]
     assert list(pool.transmitted[9:]) == [*beads, True, True, True, *dusty, *hardest]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
@@ -85,8 +84,5 @@ def plan_autofocus(conductor: TheConductor, body: SearchRequest) -> PlanOut:
     Takes the same body as `POST /autofocus`. Touches no hardware, so it answers while a run is
     going on too; a warm start is then foreseen for where the XY stage was last seen.
     """
-    state = conductor.microscope.state
-    request, told = conductor.warmed(body.focus_request(), state)
-    planned = conductor.plan(request, state)
-    planned = replace(planned, notes=(*told, *planned.notes))
+    planned = conductor.plan(body.focus_request(), conductor.microscope.state)
     return PlanOut.of(planned, settle_ms=conductor.rig.microscope.settle_ms)
