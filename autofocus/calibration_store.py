@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from autofocus.calibration import CalibrationRecord
-from autofocus.errors import CalibrationNotFound, StorageError
-from autofocus.folders import is_timed, storing, timed_names, write_whole
+from autofocus.errors import CalibrationNotFound
+from autofocus.folders import is_timed, read_whole, storing, timed_names, write_whole
 
 RECORD = "calibration.json"
 REPORT = "report.png"
@@ -102,13 +102,7 @@ class Calibrations:
         StorageError
             When its file is not what was written.
         """
-        path = self._folder(calibration_id) / RECORD
-        try:
-            return _RECORD.validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise StorageError(
-                f"cannot read {path}: {error}; delete its folder and calibrate again"
-            ) from error
+        return read_whole(self._folder(calibration_id) / RECORD, _RECORD)
 
     def report(self, calibration_id: str) -> Path:
         """The picture of one calibration, a PNG.

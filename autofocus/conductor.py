@@ -7,8 +7,9 @@ and get a future or a `LiveRun` back at once. Nothing here waits for the hardwar
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -177,6 +178,7 @@ class Conductor:
         self._live: Live | None = None
         self._calibration: LiveCalibration | None = None
         self._stops = 0
+        self._commanded = False
 
     @property
     def live(self) -> LiveRun | None:
@@ -206,6 +208,11 @@ class Conductor:
         """Whether a run, a z-stack or a calibration has the microscope."""
         return self._live is not None
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything has the microscope, a single move or frame included."""
+        return self.occupied or self._commanded
+
     def start(self, request: FocusRequest) -> LiveRun:
         """Begin a run and return while it goes on.
 
@@ -226,9 +233,10 @@ class Conductor:
         scorer = self.load_scorer(request.scorer, head.name)
         run = LiveRun(self._opening(request, scorer))
         self._claim(run, stops)
-        folder = self._released_on_failure(lambda: self.runs.begin(run.opening))
-        focus = partial(self._focus, run, scorer, head, folder)
-        self._hardware.submit(lambda: self._conduct(run.done, focus))
+        with self._released_on_failure():
+            folder = self.runs.begin(run.opening)
+            focus = partial(self._focus, run, scorer, head, folder)
+            self._hardware.submit(lambda: self._conduct(run.done, focus))
         return run
 
     def start_stack(self, request: StackRequest) -> LiveStack:
@@ -246,9 +254,10 @@ class Conductor:
         planned = plan_stack(self.rig, request, state=self.microscope.state)
         stack = LiveStack(self._opening_of_stack(request, planned))
         self._claim(stack, stops)
-        self._released_on_failure(lambda: self.stacks.begin(stack.opening))
-        take = partial(self._take_stack, stack, request)
-        self._hardware.submit(lambda: self._conduct(stack.done, take))
+        with self._released_on_failure():
+            self.stacks.begin(stack.opening)
+            take = partial(self._take_stack, stack, request)
+            self._hardware.submit(lambda: self._conduct(stack.done, take))
         return stack
 
     def start_calibration(self, request: CalibrationRequest) -> LiveCalibration:
@@ -270,8 +279,9 @@ class Conductor:
         self.calibrations.make_folder()
         live = LiveCalibration(new_run_id(datetime.now(timezone.utc)), request)
         self._claim(live, stops)
+        with self._released_on_failure():
+            self._hardware.submit(lambda: self._conduct(live.done, partial(self._calibrate, live)))
         self._calibration = live
-        self._hardware.submit(lambda: self._conduct(live.done, partial(self._calibrate, live)))
         return live
 
     def scorer_for(self, request: FocusRequest | CalibrationRequest) -> Scorer:
@@ -398,8 +408,11 @@ class Conductor:
         return live.record() if live and live.stack_id == stack_id else self.stacks.read(stack_id)
 
     def close(self) -> None:
-        """Abort what runs, wait until it has put everything back, let go of the hardware."""
-        if self._live:
+        """Stop what runs or moves, wait until everything is put back, let go of the hardware."""
+        with self._lock:
+            self._stops += 1  # what waits for its turn is not begun
+            busy = self.busy
+        if busy:
             self.stop()
         self._hardware.close()
         self.microscope.close()
@@ -433,10 +446,12 @@ class Conductor:
             self._refuse_if_stopped(stops)
             self._live = live
 
-    def _released_on_failure(self, begin: Callable[[], T]) -> T:
+    @contextmanager
+    def _released_on_failure(self) -> Iterator[None]:
+        """Whatever fails before the hardware thread has it: nobody else would let go of it."""
         try:
-            return begin()
-        except StorageError:
+            yield
+        except BaseException:
             self._live = None
             raise
 
@@ -476,12 +491,19 @@ class Conductor:
                 on_frame=folder.add_frame if run.opening.request.save_frames else None,
             )
         except Exception as error:
-            folder.fail(f"{type(error).__name__}: {error}")
+            with suppress(StorageError):  # what failed first is what must be told
+                folder.fail(f"{type(error).__name__}: {error}")
             raise
         if scorer.head and head.why:
             told = (head.why, *told)
         result = replace(result, notes=(*told, *result.notes))
-        return folder.finish(result, place_of(request, state))
+        try:
+            return folder.finish(result, place_of(request, state))
+        except StorageError as error:
+            raise StorageError(
+                f"{error}; the run ended as {result.verdict.value}, the stage is at "
+                f"{result.final_z_um:.2f} um"
+            ) from error
 
     def _curve_for(
         self, request: FocusRequest, state: MicroscopeState, scorer: Scorer
@@ -507,7 +529,8 @@ class Conductor:
             )
             return self.stacks.finish(stack.opening, frames)
         except Exception as error:
-            self.stacks.fail(stack.record(), f"{type(error).__name__}: {error}")
+            with suppress(StorageError):  # as above
+                self.stacks.fail(stack.record(), f"{type(error).__name__}: {error}")
             raise
 
     def _calibrate(self, live: LiveCalibration) -> CalibrationRecord:
@@ -540,4 +563,8 @@ class Conductor:
         with self._lock:
             self._refuse_if_stopped(stops)
             self.microscope.resume()
-        return action()
+            self._commanded = True
+        try:
+            return action()
+        finally:
+            self._commanded = False

@@ -156,8 +156,16 @@ def run_focus(
         outcome = driver.drive(strategy.search(settings), acquisition)
         if outcome.locked or request.on_failure == "stay":
             acquisition.keep_z()
+    if acquisition.z_kept and acquisition.was_held:
+        notes = (*notes, _LEFT_OFF)
     final_z_um = microscope.z_um()
     return driver.result(run_id, settings, outcome, final_z_um=final_z_um, notes=notes)
+
+
+_LEFT_OFF = (
+    "the hardware autofocus that held the stage before is left off: it would pull the stage to its "
+    "own offset. Switch it on again to hold the stage here"
+)
 
 
 class _Stop(Exception):  # noqa: N818 - ends a run with a verdict, is not an error
@@ -224,7 +232,8 @@ class _Driver:
         try:
             step = next(search)
             while True:
-                readings = self._sweep(step, acquisition) if step.swept else self._visit(step)
+                take = self._sweep if step.swept else self._visit
+                readings = take(step, acquisition)
                 acquisition.verify_unchanged()
                 step = search.send(readings)
         except StopIteration as finished:
@@ -242,7 +251,7 @@ class _Driver:
             obstacle = sweep.fault
         if obstacle is not None:
             self._notes.append(f"not swept but visited one by one: {obstacle}")
-            return self._visit(step)
+            return self._visit(step, acquisition)
         scored = [(frame, self._scoring.submit(self._score, frame)) for frame in sweep.frames]
         return tuple(self._keep(waiting, step) for waiting in scored)
 
@@ -256,13 +265,13 @@ class _Driver:
         self._spent = self._spent.after(sweep.exposure_ms, exposures=sweep.exposed)
         return sweep
 
-    def _visit(self, step: Pass) -> tuple[Reading, ...]:
+    def _visit(self, step: Pass, acquisition: Acquisition) -> tuple[Reading, ...]:
         """Visit a pass; while a frame is scored the stage goes on to the next position."""
         readings: list[Reading] = []
         waiting: _Waiting | None = None
         try:
             for z_um in step.z_um:
-                frame = self._expose(z_um)
+                frame = self._expose(z_um, acquisition)
                 if waiting is not None:
                     before, waiting = waiting, None
                     readings.append(self._keep(before, step))
@@ -273,9 +282,11 @@ class _Driver:
                 readings.append(self._keep(waiting, step))
         return tuple(readings)
 
-    def _expose(self, z_um: float) -> Frame:
+    def _expose(self, z_um: float, acquisition: Acquisition) -> Frame:
         self._check_abort()
         self._check_budget()
+        # Every time: the next position may be too near for an objective swung in meanwhile.
+        acquisition.verify_unchanged()
         self._move(z_um)
         self._check_abort()
         frame = self._snap()

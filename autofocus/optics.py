@@ -37,6 +37,8 @@ class Optics:
                 raise ValueError(f"{name} = {value} must be a positive number")
         if self.dof_um is not None and not (math.isfinite(self.dof_um) and self.dof_um > 0):
             raise ValueError(f"dof_um = {self.dof_um} must be a positive number, or left out")
+        if self.dof_um is None and not (self.na**2 > 0 and 0 < self.depth_of_field_um() < math.inf):
+            raise ValueError(f"na = {self.na}: no depth of field follows from it; check the optics")
         if self.na >= self.immersion_index:
             raise ValueError(
                 f"na = {self.na} must be below immersion_index = {self.immersion_index}; "

@@ -15,6 +15,7 @@ from devices import MicroscopeSettings, MicroscopeState, Roi
 TOLERANCE_DOF = 0.25
 # A focus curve and some background on each side of it, so that a peak can be told from none.
 LEAST_RANGE_DOF = 20.0
+NO_RANGE_DOF = 0.01
 # Ten times the usual range. Memory and time for judging a curve grow with the square of its length.
 MOST_RANGE_DOF = 500
 
@@ -166,10 +167,16 @@ def search_settings(
         rig.microscope,
         rig.search,
         request,
-        start_z_um=state.z_um,
+        start_z_um=_start_um(rig.microscope, state.z_um),
         dof_um=dof_um,
         absolute=absolute,
     )
+
+
+def _start_um(limits: MicroscopeSettings, here_um: float) -> float:
+    """Where a run begins: a stage at a limit may read back just beyond it."""
+    inside_um = min(max(here_um, limits.z_min_um), limits.z_max_um)
+    return inside_um if abs(inside_um - here_um) <= limits.arrival_tolerance_um else here_um
 
 
 def settings_within(
@@ -268,6 +275,11 @@ def _range_um(defaults: SearchDefaults, request: FocusRequest, dof_um: float) ->
 
 
 def _require_sensible(range_um: float, dof_um: float) -> None:
+    if range_um < NO_RANGE_DOF * dof_um:
+        raise RequestError(
+            f"a range of {range_um:g} um is less than {NO_RANGE_DOF} depths of field of "
+            f"{dof_um:g} um, within which nothing changes; give a larger range_um"
+        )
     if range_um > MOST_RANGE_DOF * dof_um:
         raise RequestError(
             f"a range of {range_um:g} um is more than {MOST_RANGE_DOF} depths of field of "

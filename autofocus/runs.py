@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from autofocus import __version__
 from autofocus.errors import RunNotFound
 from autofocus.focus import CurvePoint, FocusResult
-from autofocus.folders import is_timed, storing, timed_names, write_whole
+from autofocus.folders import is_timed, read_whole, storing, timed_names, write_whole
 from autofocus.planning import FocusRequest
 from devices import Frame
 
@@ -189,9 +189,11 @@ class RunStore:
         ------
         RunNotFound
             When no folder of that name exists.
+        StorageError
+            When its report is not what was written.
         """
         folder = self.path(run_id)
-        record = _RECORD.validate_json((folder / REPORT).read_bytes())
+        record = read_whole(folder / REPORT, _RECORD)
         if record.status is RunStatus.RUNNING:
             record = replace(record, status=RunStatus.INTERRUPTED)
         readings = record.result.curve if record.result else _read_curve(folder)

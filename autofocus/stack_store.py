@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from autofocus import __version__
 from autofocus.errors import RequestError, StackNotFound
-from autofocus.folders import is_timed, storing, timed_names, write_whole
+from autofocus.folders import is_timed, read_whole, storing, timed_names, write_whole
 from autofocus.runs import RunStatus
 from devices import Frame
 
@@ -206,15 +206,17 @@ class StackStore:
         ------
         StackNotFound
             When no folder of that name exists.
+        StorageError
+            When its record or label is not what was written.
         """
         folder = self.folder / stack_id
         if not is_timed(stack_id) or not (folder / RECORD).is_file():
             raise StackNotFound(f"no z-stack {stack_id!r}; GET /stacks lists them")
-        record = _RECORD.validate_json((folder / RECORD).read_bytes())
+        record = read_whole(folder / RECORD, _RECORD)
         if record.status is RunStatus.RUNNING:
             return replace(record, status=RunStatus.INTERRUPTED)
         if (folder / LABEL).is_file():
-            return replace(record, label=_LABEL.validate_json((folder / LABEL).read_bytes()))
+            return replace(record, label=read_whole(folder / LABEL, _LABEL))
         return record
 
     def complete(self, stack_id: str) -> StackRecord:

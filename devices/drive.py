@@ -126,6 +126,23 @@ class FocusDrive:
 
         return go_back
 
+    def unless_towards(self, z_um: float, way_back: Callable[[], None]) -> Callable[[], None]:
+        """``way_back`` to ``z_um``, made only if it does not lead towards the specimen.
+
+        The function returned raises `MoveRefused` where it would.
+        """
+
+        def go_back() -> None:
+            here_um = self.z_um()
+            if (z_um - here_um) * self._approach > self._settings.arrival_tolerance_um:
+                raise MoveRefused(
+                    f"left at {here_um:g} um, because the start at {z_um:g} um is nearer to the "
+                    "specimen and what is in the light path has changed; look, then move it"
+                )
+            way_back()
+
+        return go_back
+
     def stop(self) -> None:
         """Stop the stage where it is, and a sequence it is stepping through; from any thread."""
         try:
@@ -252,10 +269,17 @@ class FocusDrive:
         if straight:
             return here_um  # not seated: the play may be on either side now
         if self._settings.settle_ms > 0:
+            here_um = self._settled(z_um, forbidden)
+        self._seated_um = here_um
+        return here_um
+
+    def _settled(self, z_um: float, forbidden: Callable[[], bool]) -> float:
+        try:
             self._rest(forbidden)
             here_um = self.z_um()
             self._check_arrival(z_um, here_um)
-        self._seated_um = here_um
+        except DeviceError as error:
+            raise self._stopped(error) from error.__cause__
         return here_um
 
     def _legs(self, start_um: float, z_um: float) -> Iterator[float]:

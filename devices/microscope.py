@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from devices.brake import Brake
 from devices.camera import Camera
 from devices.drive import FocusDrive
-from devices.errors import DeviceConfigError, RestoreFailed
+from devices.errors import DeviceConfigError, RestoreFailed, SpecimenMoved
 from devices.micromanager import Core, load_core, release
 from devices.snapshot import prepare, restore, take_snapshot
 from devices.specimen import View, check_unchanged, look, objective_label, stage_xy_um
@@ -40,11 +40,19 @@ class Acquisition:
         check: Callable[[], None],
         why_no_sweep: Callable[[Sequence[float]], str | None],
         sweep: Callable[[Sequence[float], Callable[[], bool]], Sweep],
+        *,
+        was_held: bool,
     ) -> None:
         self._check = check
         self._why_no_sweep = why_no_sweep
         self._sweep = sweep
+        self._was_held = was_held
         self._z_kept = False
+
+    @property
+    def was_held(self) -> bool:
+        """Whether a hardware autofocus held the stage before."""
+        return self._was_held
 
     @property
     def z_kept(self) -> bool:
@@ -230,8 +238,11 @@ class Microscope:
         Live mode and continuous focus are stopped meanwhile. Put back are exposure, binning,
         ROI, channel, shutters, auto-shutter, continuous focus, live mode, and z unless
         `Acquisition.keep_z` was called; z also after `halt`, as the one move then allowed.
-        Continuous focus put back after `keep_z` pulls the stage to its own offset; it stays off
-        when the stage could not be brought back.
+        Continuous focus would pull a stage that `keep_z` keeps to its own offset: it stays off
+        then (`Acquisition.was_held`), as it does when the stage could not be brought back.
+
+        When the light path has changed (`SpecimenMoved`), the stage returns only away from the
+        specimen: nobody knows how near another objective may come.
 
         Auto-shutter stays as it is: on, every frame is lit for just its exposure; off, the light
         is what the user left.
@@ -255,12 +266,21 @@ class Microscope:
             lambda: self._verify(view),
             self._why_no_sweep,
             lambda positions, interrupted: self._sweep(positions, permitted_um, interrupted),
+            was_held=before.continuous_focus,
         )
 
         def put_back(cause: BaseException | None) -> None:
-            return_stage = _nothing if acquisition.z_kept else way_back
+            kept = acquisition.z_kept
+            back = self._drive.unless_towards(z_um, way_back) if _changed(cause) else way_back
             with self._operation():
-                failures = restore(self._core, self._camera, before, return_stage, self._read_all)
+                failures = restore(
+                    self._core,
+                    self._camera,
+                    before,
+                    _nothing if kept else back,
+                    self._read_all,
+                    z_kept=kept,
+                )
             if failures:
                 raise RestoreFailed("could not put back " + "; ".join(failures)) from cause
 
@@ -412,6 +432,10 @@ def _device(core: Core, role: str, named: str | None, current: str) -> str:
         f"{asked}; loaded and suitable: {', '.join(suitable) or 'none'}. Name one in the rig's "
         f"settings or by a line `Property,Core,{role},<label>` in the .cfg"
     )
+
+
+def _changed(cause: BaseException | None) -> bool:
+    return isinstance(cause, SpecimenMoved)
 
 
 def _nothing() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from devices.camera import Camera
 from devices.errors import DeviceError, SettingRefused
@@ -90,6 +91,8 @@ def restore(
     before: Snapshot,
     return_stage: Callable[[], None],
     read_state: Callable[[], None],
+    *,
+    z_kept: bool = False,
 ) -> list[str]:
     """Put everything back, whatever fails on the way.
 
@@ -99,6 +102,8 @@ def restore(
         Brings the stage back, or does nothing.
     read_state : callable
         Reads back what the microscope is like now, as the last step.
+    z_kept : bool
+        The stage stays where it is; continuous focus, which would pull it away, stays off.
 
     Returns
     -------
@@ -106,6 +111,7 @@ def restore(
         What could not be put back, and why; empty when all is as it was.
     """
     failures: dict[str, DeviceError] = {}
+    held = before.continuous_focus and not z_kept
 
     def restore_continuous_focus() -> None:
         if "z" in failures:
@@ -122,7 +128,7 @@ def restore(
         ("ROI", lambda: camera.set_roi(before.roi) if camera.roi() != before.roi else None),
         ("exposure", lambda: _restore_exposure(camera, before.exposure_ms)),
         ("shutter", lambda: _restore_shutters(core, before)),
-        ("continuous focus", restore_continuous_focus if before.continuous_focus else _nothing),
+        ("continuous focus", restore_continuous_focus if held else _nothing),
         ("live mode", lambda: camera.start_live() if before.live else None),
         ("state", read_state),
     )
@@ -145,6 +151,13 @@ def _failure_of(step: Callable[[], object]) -> DeviceError | None:
     return None
 
 
+def _all(steps: Iterable[Callable[[], object]]) -> None:
+    """Take every step, then raise what failed: light is left on by none because of another."""
+    failures = [failure for step in steps if (failure := _failure_of(step))]
+    if failures:
+        raise DeviceError("; ".join(map(str, failures))) from failures[0]
+
+
 def _set_channel(core: Core, channel: str) -> None:
     group = core.getChannelGroup()
     presets = tuple(core.getAvailableConfigs(group)) if group else ()
@@ -153,8 +166,15 @@ def _set_channel(core: Core, channel: str) -> None:
             f"channel {channel!r} is no preset of the channel group {group!r}: "
             f"{', '.join(presets) or 'it has none'}"
         )
+    camera = core.getCameraDevice()
     core.setConfig(group, channel)
     core.waitForConfig(group, channel)
+    if core.getCameraDevice() != camera:
+        raise SettingRefused(
+            f"channel {channel!r} switches to camera {core.getCameraDevice()!r}; a run exposes "
+            f"with {camera!r} alone. Take Core,Camera out of the preset, or name the other camera "
+            "in the rig file"
+        )
 
 
 def _channel_settings(core: Core) -> Iterator[tuple[str, str, str]]:
@@ -166,11 +186,15 @@ def _channel_settings(core: Core) -> Iterator[tuple[str, str, str]]:
 
 
 def _restore_properties(core: Core, settings: tuple[tuple[str, str, str], ...]) -> None:
-    changed = [item for item in settings if str(core.getProperty(*item[:2])) != item[2]]
-    for device, name, value in changed:
-        core.setProperty(device, name, value)
-    for device in {device for device, _, _ in changed if device != "Core"}:
-        core.waitForDevice(device)
+    changed: set[str] = set()
+
+    def put_back(device: str, name: str, value: str) -> None:
+        if str(core.getProperty(device, name)) != value:
+            changed.add(device)
+            core.setProperty(device, name, value)
+
+    _all(partial(put_back, *setting) for setting in settings)
+    _all(partial(core.waitForDevice, device) for device in sorted(changed - {"Core"}))
 
 
 def _restore_exposure(camera: Camera, exposure_ms: float) -> None:
@@ -179,16 +203,22 @@ def _restore_exposure(camera: Camera, exposure_ms: float) -> None:
 
 
 def _restore_shutters(core: Core, before: Snapshot) -> None:
-    if core.getShutterDevice() != before.shutter:
-        core.setShutterDevice(before.shutter)
-    for shutter, was_open in before.shutters_open:
+    def role() -> None:
+        if core.getShutterDevice() != before.shutter:
+            core.setShutterDevice(before.shutter)
+
+    def put_back(shutter: str, was_open: bool) -> None:
         # Auto-shutter had opened this one for the live view, and will again.
         by_live = before.live and before.auto_shutter and shutter == before.shutter
         wanted = was_open and not by_live
         if bool(core.getShutterOpen(shutter)) != wanted:
             core.setShutterOpen(shutter, wanted)
-    if bool(core.getAutoShutter()) != before.auto_shutter:
-        core.setAutoShutter(before.auto_shutter)
+
+    def auto() -> None:
+        if bool(core.getAutoShutter()) != before.auto_shutter:
+            core.setAutoShutter(before.auto_shutter)
+
+    _all([role, *(partial(put_back, *each) for each in before.shutters_open), auto])
 
 
 def _nothing() -> None:

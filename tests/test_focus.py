@@ -11,10 +11,10 @@ from autofocus.conductor import Conductor
 from autofocus.config import load_rig
 from autofocus.errors import RequestError
 from autofocus.focus import run_focus
-from autofocus.planning import FocusRequest, plan
+from autofocus.planning import FocusRequest, plan, search_settings
 from autofocus.runs import RunStore
 from autofocus.search.protocol import Purpose, Verdict
-from devices import Halted, Microscope
+from devices import Halted, Microscope, RestoreFailed, SpecimenMoved
 from models.classical import DEFAULT_MEASURE, ClassicalScorer
 from models.errors import ModelError
 from models.scorer import FrameScore
@@ -254,3 +254,93 @@ def test_frames_are_scored_while_the_stage_goes_on(rig, microscope):
     assert seconds.total < seconds.stage + seconds.camera + seconds.scoring
     z_um = [point.z_um for point in result.curve]
     assert z_um[1:30] == sorted(z_um[1:30])
+
+
+def test_an_objective_swung_in_during_a_pass_is_driven_no_further(rig, microscope, scorer):
+    microscope.move_to(60.0)
+    core, seen = microscope._core, []
+    before = core.getState("Objective")
+
+    def swing_in(point):
+        seen.append(point)
+        if len(seen) == 4:
+            core.setState("Objective", (before + 1) % 6)
+            core.waitForDevice("Objective")
+
+    try:
+        with pytest.raises((SpecimenMoved, RestoreFailed), match=r"Objective|light path"):
+            run_focus(
+                rig,
+                microscope,
+                scorer,
+                FocusRequest(strategy="exhaustive"),
+                run_id="x",
+                on_reading=swing_in,
+            )
+    finally:
+        core.setState("Objective", before)
+        core.waitForDevice("Objective")
+    # The frame that was being scored when it was noticed, and the one exposed meanwhile.
+    assert len(seen) <= 6
+
+
+def test_a_start_that_reads_just_beyond_a_limit_is_one_at_it(rig, microscope):
+    state = replace(microscope.state, z_um=rig.microscope.z_max_um + 0.02)
+    settings, _ = search_settings(rig, FocusRequest(), state=state, absolute=False)
+    assert settings.start_z_um == rig.microscope.z_max_um
+    beyond = replace(state, z_um=rig.microscope.z_max_um + 5)
+    settings, _ = search_settings(rig, FocusRequest(), state=beyond, absolute=False)
+    assert settings.start_z_um == beyond.z_um
+
+
+def test_a_range_in_which_nothing_changes_is_refused(rig, microscope):
+    with pytest.raises(RequestError, match="within which nothing changes"):
+        plan(rig, FocusRequest(range_um=1e-15), state=microscope.state, absolute=False)
+
+
+def test_a_lock_leaves_hardware_autofocus_off_and_says_so(rig, microscope, scorer):
+    microscope.move_to(20.0)
+    core = microscope._core
+    core.enableContinuousFocus(True)
+    try:
+        result = focus(rig, microscope, scorer)
+        assert not core.isContinuousFocusEnabled()
+    finally:
+        core.enableContinuousFocus(False)
+    assert result.locked
+    assert any("hardware autofocus" in note for note in result.notes)
+    assert abs(result.final_z_um) <= 0.5
+
+
+@pytest.mark.parametrize("unwritable", ["\ud800", "half \udfff"])
+def test_a_run_that_cannot_be_written_down_lets_go_of_the_microscope(
+    rig, scorer, tmp_path, unwritable
+):
+    conductor = Conductor(
+        rig, Microscope.open(rig.microscope), lambda *_: scorer, RunStore(tmp_path)
+    )
+    try:
+        with pytest.raises(ValueError, match="surrogates"):
+            conductor.start(FocusRequest(channel=unwritable))
+        assert not conductor.occupied
+        assert conductor.move_to(1.0).result(timeout=10) == pytest.approx(1.0)
+    finally:
+        conductor.close()
+
+
+def test_closing_stops_a_move_on_its_way(rig, scorer, tmp_path):
+    """Ctrl-C while the stage goes to where a run should start."""
+    hops = replace(rig.microscope, max_step_um=0.02)
+    conductor = Conductor(
+        replace(rig, microscope=hops), Microscope.open(hops), lambda *_: scorer, RunStore(tmp_path)
+    )
+    moving = conductor.move_to(90.0)
+    while not conductor.microscope.state.z_um > 0.1:
+        time.sleep(0.001)
+    waiting = conductor.move_to(-90.0)
+    assert conductor.busy
+    conductor.close()
+    with pytest.raises(Halted):
+        moving.result()
+    assert waiting.cancelled() or isinstance(waiting.exception(), Halted)
+    assert conductor.microscope.state.z_um < 80

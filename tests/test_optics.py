@@ -25,6 +25,8 @@ def test_depth_of_field(optics: Optics, binning: int, expected_um: float) -> Non
     [
         ({"na": 1.0}, "immersion"),
         ({"na": 0.0}, "na = 0"),
+        ({"na": 1e-200}, "no depth of field follows"),
+        ({"na": 1e-160}, "no depth of field follows"),
         ({"wavelength_um": float("nan")}, "wavelength_um"),
         ({"pixel_size_um": -0.1}, "pixel_size_um"),
         ({"dof_um": 0.0}, "dof_um"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from autofocus.errors import RunNotFound
+from autofocus.errors import RunNotFound, StorageError
 from autofocus.focus import CurvePoint, FocusResult, Seconds
 from autofocus.planning import FocusRequest
 from autofocus.plots import curve_png
@@ -107,6 +107,16 @@ def test_a_run_whose_process_died_is_shown_as_aborted_and_says_why(store: RunSto
     assert shown.locked is False
     assert "ended before the run did" in (shown.reason or "")
     assert [point.z_um for point in shown.curve] == [33.7, -0.1]
+
+
+@pytest.mark.parametrize("left", [b"", b"{}", b"\xff"])
+def test_a_report_that_a_power_cut_left_is_named(store: RunStore, left: bytes) -> None:
+    run = opening()
+    store.begin(run)
+    (store.path(run.run_id) / "report.json").write_bytes(left)
+
+    with pytest.raises(StorageError, match=r"cannot read .*report\.json.*move its folder away"):
+        store.read(run.run_id)
 
 
 def test_lists_newest_first_and_only_runs(store: RunStore) -> None:

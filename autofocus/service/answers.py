@@ -334,8 +334,9 @@ class StopOut(Answer):
     model_config = _example({"state": "pending", "run_id": _RUN_ID})
 
     state: Literal["stopped", "pending", "finished"]
-    """`stopped`: the stage stands. `pending`: its adapter is busy, it stands as soon as that is
-    free; no further move is sent. `finished`: the run was over before."""
+    """`stopped`: the stage has taken the stop. `pending`: its adapter is busy, it is told as soon
+    as that is free. Either way no further move is sent; a stage that cannot stop ends its present
+    move, of `max_step_um` at most. `finished`: the run was over before."""
     run_id: str | None = None
     """The run that was aborted, if there was one."""
 

@@ -96,7 +96,7 @@ _DESCRIPTIONS = {
     500: "A rig file, model file or program at fault; the server's log has more.",
     503: "The hardware reported a fault; the stage was put back where that was possible.",
     504: "A device did not answer in time.",
-    507: "The folder of results cannot be written.",
+    507: "The folder of results cannot be written, or holds what was not written by this service.",
 }
 
 

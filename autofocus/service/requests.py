@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autofocus.calibrating import CalibrationRequest
 from autofocus.heads import HeadRequest
@@ -23,6 +23,14 @@ class Request(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*")
+    @classmethod
+    def _is_writable(cls, value: object) -> object:
+        """Refuse half a character, which JSON may hold and no file or device can be given."""
+        if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
+            raise ValueError("is no text: it holds half of a surrogate pair")
+        return value
 
 
 class RoiBody(Request):

@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
             self._on_listening(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """End the run or z-stack that goes on, or its caller would be waited for; then close."""
-        if self._conductor.occupied:
+        """Stop whatever runs or moves, or its caller would be waited for; then close."""
+        if self._conductor.busy:
             await asyncio.to_thread(self._conductor.stop)
         await super().shutdown(sockets)

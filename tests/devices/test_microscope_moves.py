@@ -151,6 +151,25 @@ def test_waits_for_a_stage_that_never_says_it_is_busy(make_rig: MakeRig) -> None
     assert rig.microscope.move_to(40) == pytest.approx(40, abs=0.1)
 
 
+@pytest.mark.parametrize("fault", ["nan", "creep"])
+def test_a_failure_while_the_stage_settles_stops_it_too(make_rig: MakeRig, fault: str) -> None:
+    rig = make_rig(settle_ms=300)
+
+    def disturb() -> None:
+        time.sleep(0.1)
+        if fault == "nan":
+            rig.fault("nan")
+        else:
+            rig.core.setPosition("Z", 40.0)
+
+    creeping = threading.Thread(target=disturb)
+    creeping.start()
+    with pytest.raises(DeviceError, match=r"position as nan|was sent to 10 um but is at 40 um"):
+        rig.microscope.move_to(10)
+    creeping.join()
+    assert rig.stops() == 1
+
+
 def test_halt_stops_a_travelling_stage(make_rig: MakeRig) -> None:
     rig = make_rig()
     rig.speed(50)

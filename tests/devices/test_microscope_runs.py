@@ -6,11 +6,13 @@ import contextlib
 import statistics
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pymmcore_plus import DeviceType
 
 from devices import (
     AcquisitionSettings,
@@ -115,6 +117,82 @@ def test_leaves_continuous_focus_off_when_the_stage_is_not_back(demo_core: Any) 
     ):
         microscope.move_to(10)
         demo_core.unloadDevice("Z")
+    assert not demo_core.isContinuousFocusEnabled()
+
+
+def test_one_shutter_that_fails_leaves_no_other_open(demo_core: Any) -> None:
+    microscope = Microscope(demo_core, SETTINGS)
+    shutters = list(demo_core.getLoadedDevicesOfType(DeviceType.ShutterDevice))
+    gone, other = shutters[0], shutters[-1]
+    demo_core.setShutterDevice(other)
+    demo_core.setShutterOpen(other, False)
+    auto = demo_core.getAutoShutter()
+    with pytest.raises(RestoreFailed, match="shutter: "), microscope.acquisition():  # noqa: PT012
+        demo_core.setAutoShutter(not auto)
+        demo_core.setShutterOpen(other, True)
+        demo_core.unloadDevice(gone)
+    assert gone != other
+    assert not demo_core.getShutterOpen(other)
+    assert demo_core.getAutoShutter() == auto
+
+
+def test_one_property_that_fails_leaves_no_other_as_the_run_had_it(demo_core: Any) -> None:
+    microscope = Microscope(demo_core, SETTINGS)
+    before = demo_core.getConfigGroupState("Channel")
+    first = next(iter(before))[0]
+    rest = [each for each in before if each[0] != first]
+    with (
+        pytest.raises(RestoreFailed, match="channel: "),
+        microscope.acquisition(AcquisitionSettings(channel="Cy5")),
+    ):
+        demo_core.unloadDevice(first)
+    assert len(rest) > 1
+    for device, name, value in rest:
+        assert demo_core.getProperty(device, name) == value
+
+
+def test_a_channel_that_switches_the_camera_is_refused(demo_core: Any) -> None:
+    """Exposure, ROI and dose would be those of another one."""
+    demo_core.loadDevice("Second", "DemoCamera", "DCam")
+    demo_core.initializeDevice("Second")
+    demo_core.defineConfig("Channel", "Twin", "Core", "Camera", "Second")
+    demo_core.defineConfig("Channel", "FITC", "Core", "Camera", "Camera")
+    microscope = Microscope(demo_core, SETTINGS)
+    with (
+        pytest.raises(SettingRefused, match="'Twin' switches to camera 'Second'"),
+        microscope.acquisition(AcquisitionSettings(channel="Twin")),
+    ):
+        pytest.fail("the run must not begin")
+    assert demo_core.getCameraDevice() == "Camera"
+
+
+@pytest.mark.parametrize(("towards", "start_um", "end_um"), [("+", 10.0, -20.0), ("-", 10.0, 10.0)])
+def test_an_exchanged_objective_is_not_brought_nearer_to_the_specimen(
+    demo_core: Any, towards: str, start_um: float, end_um: float
+) -> None:
+    """The start may be too near for one that is longer; away from the specimen it goes."""
+    settings = replace(SETTINGS, towards_specimen=towards)
+    microscope = Microscope(demo_core, settings)
+    microscope.move_to(start_um)
+    refused = RestoreFailed if towards == "+" else SpecimenMoved
+    with (  # noqa: PT012
+        pytest.raises(refused, match=r"left at -20 um|Objective went from"),
+        microscope.acquisition() as acquisition,
+    ):
+        microscope.move_to(-20)
+        demo_core.setState("Objective", 0)
+        demo_core.waitForDevice("Objective")
+        acquisition.verify_unchanged()
+    assert demo_core.getPosition("Z") == pytest.approx(end_um)
+
+
+def test_hardware_autofocus_does_not_pull_the_stage_off_where_it_was_kept(demo_core: Any) -> None:
+    microscope = Microscope(demo_core, SETTINGS)
+    demo_core.enableContinuousFocus(True)
+    with microscope.acquisition() as acquisition:
+        microscope.move_to(20)
+        acquisition.keep_z()
+    assert acquisition.was_held
     assert not demo_core.isContinuousFocusEnabled()
 
 

@@ -179,6 +179,19 @@ def test_refuses_what_cannot_be_done_and_leaves_no_run(
     assert shared_client.get("/runs").json()["total"] == before
 
 
+@pytest.mark.parametrize("field", ["channel", "scorer", "head"])
+def test_half_a_character_is_refused_and_the_next_run_goes(
+    shared_client: httpx.Client, field: str
+) -> None:
+    """JSON may hold it; no report, log or device can be given it."""
+    answer = shared_client.post("/autofocus", content=rf'{{"{field}": "a\ud800"}}', headers=_JSON)
+
+    assert answer.status_code == 422
+    assert "surrogate" in answer.json()["detail"]
+    assert shared_client.get("/runs").json()["running"] is None
+    assert shared_client.post("/stage", json={"z_um": 1.0}).status_code == 200
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize("field", ["range_um", "center_um", "z_min_um", "channel_offset_um"])
 def test_refuses_numbers_that_are_not_finite(

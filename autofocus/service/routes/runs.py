@@ -24,7 +24,10 @@ _POLL_S = 0.05
 
 
 @router.get(
-    "/runs", summary="List runs", response_description="Newest first.", responses=described(422)
+    "/runs",
+    summary="List runs",
+    response_description="Newest first.",
+    responses=described(422, 507),
 )
 def list_runs(
     conductor: TheConductor,
@@ -43,7 +46,7 @@ def list_runs(
     "/runs/{run_id}",
     summary="Show one run",
     response_description="The run; with the readings so far while it goes on.",
-    responses=described(404),
+    responses=described(404, 507),
 )
 def show_run(conductor: TheConductor, run_id: str) -> RunOut:
     """Show a run: its answer when it is over, its readings so far while it goes on."""
@@ -54,7 +57,7 @@ def show_run(conductor: TheConductor, run_id: str) -> RunOut:
     "/runs/{run_id}",
     summary="Abort a run",
     response_description="What became of the request.",
-    responses=described(404),
+    responses=described(404, 507),
 )
 async def abort_run(conductor: TheConductor, run_id: str) -> StopOut:
     """Abort the run if it is going on: no further move is sent towards a focus.
@@ -82,7 +85,7 @@ async def abort_run(conductor: TheConductor, run_id: str) -> StopOut:
                 }
             },
         },
-        **described(404),
+        **described(404, 507),
     },
 )
 async def follow_run(conductor: TheConductor, run_id: str) -> StreamingResponse:
@@ -102,7 +105,7 @@ async def follow_run(conductor: TheConductor, run_id: str) -> StreamingResponse:
     response_class=Response,
     responses={
         200: {"description": "960 x 600 pixels.", "content": {"image/png": {}}},
-        **described(404),
+        **described(404, 507),
     },
 )
 def draw_curve(conductor: TheConductor, run_id: str) -> Response:
@@ -121,7 +124,7 @@ def draw_curve(conductor: TheConductor, run_id: str) -> Response:
                 "text/csv": {"example": "z_um,score,t_s,referee,purpose\r\n33.7,0.01,0.03,,start"}
             },
         },
-        **described(404),
+        **described(404, 507),
     },
 )
 def tabulate_curve(conductor: TheConductor, run_id: str) -> Response:
@@ -138,7 +141,7 @@ def tabulate_curve(conductor: TheConductor, run_id: str) -> Response:
             "description": "Rig, request, result and version of the software, as kept on disk.",
             "content": {"application/json": {}},
         },
-        **described(404),
+        **described(404, 507),
     },
 )
 def report(conductor: TheConductor, run_id: str) -> Response:

@@ -76,7 +76,7 @@ async def take_stack(
     "/stacks",
     summary="List z-stacks",
     response_description="Newest first.",
-    responses=described(422),
+    responses=described(422, 507),
 )
 def list_stacks(
     conductor: TheConductor,
@@ -96,7 +96,7 @@ def list_stacks(
     "/stacks/{stack_id}",
     summary="Show one z-stack",
     response_description="The stack; with the planes so far while it is taken.",
-    responses=described(404),
+    responses=described(404, 507),
 )
 def show_stack(conductor: TheConductor, stack_id: str) -> StackOut:
     """Show a z-stack: where its planes are, how they were taken, where it is in focus."""
@@ -109,7 +109,7 @@ def show_stack(conductor: TheConductor, stack_id: str) -> StackOut:
     response_class=Response,
     responses={
         200: {"description": "8 bit, contrast stretched.", "content": {"image/png": {}}},
-        **described(404, 422),
+        **described(404, 422, 507),
     },
 )
 def show_plane(conductor: TheConductor, stack_id: str, index: int) -> Response:
