@@ -223,6 +223,7 @@ class _Hands:
 
     def go(self, z_um: float, *, straight: bool = False, rest_s: float = 0.0) -> None:
         self._refuse_if_stopped()
+        self._acquisition.verify_unchanged()
         if straight:
             self._microscope.move_straight_to(z_um)
         else:

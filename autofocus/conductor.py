@@ -411,8 +411,11 @@ class Conductor:
         """Stop what runs or moves, wait until everything is put back, let go of the hardware."""
         with self._lock:
             self._stops += 1  # what waits for its turn is not begun
+            live = self._live
+            # Stopped once more, a run would not be put back.
+            stopping = live.abort.is_set() if live else self.microscope.halted
             busy = self.busy
-        if busy:
+        if busy and not stopping:
             self.stop()
         self._hardware.close()
         self.microscope.close()
@@ -452,6 +455,8 @@ class Conductor:
         try:
             yield
         except BaseException:
+            if self._live:
+                self._live.abort.set()
             self._live = None
             raise
 

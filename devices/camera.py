@@ -34,6 +34,11 @@ class Camera:
         self._label = label
         self._burst_fault: str | None = None
 
+    @property
+    def label(self) -> str:
+        """Which device it is."""
+        return self._label
+
     def exposure_ms(self) -> float:
         """Read the exposure, ms."""
         return float(self._core.getExposure(self._label))

@@ -102,7 +102,7 @@ class FocusDrive:
         (within the arrival tolerance, see `way_back`) is returned to at that limit.
         """
         presses = self._brake.presses
-        inside_um = self._into_limits(z_um)
+        inside_um = self.into_limits(z_um)
         return self._travel(inside_um, lambda: self._brake.presses != presses)
 
     def way_back(self, z_um: float) -> Callable[[], None]:
@@ -113,7 +113,7 @@ class FocusDrive:
         LimitError
             If ``z_um`` is outside the soft limits by more than the arrival tolerance.
         """
-        if not self._arrived(z_um, self._into_limits(z_um)):
+        if not self._arrived(z_um, self.into_limits(z_um)):
             raise LimitError(
                 f"the stage is at {z_um:g} um, outside its limits {self._limits()}; "
                 "move it inside first"
@@ -126,18 +126,20 @@ class FocusDrive:
 
         return go_back
 
-    def unless_towards(self, z_um: float, way_back: Callable[[], None]) -> Callable[[], None]:
+    def unless_towards(
+        self, z_um: float, way_back: Callable[[], None], why: str
+    ) -> Callable[[], None]:
         """``way_back`` to ``z_um``, made only if it does not lead towards the specimen.
 
-        The function returned raises `MoveRefused` where it would.
+        The function returned raises `MoveRefused` where it would, saying ``why`` it must not.
         """
 
         def go_back() -> None:
             here_um = self.z_um()
             if (z_um - here_um) * self._approach > self._settings.arrival_tolerance_um:
                 raise MoveRefused(
-                    f"left at {here_um:g} um, because the start at {z_um:g} um is nearer to the "
-                    "specimen and what is in the light path has changed; look, then move it"
+                    f"left at {here_um:g} um, for the start at {z_um:g} um is nearer to the "
+                    f"specimen, and: {why}; look, then move it"
                 )
             way_back()
 
@@ -248,10 +250,11 @@ class FocusDrive:
     def _check_limits(self, z_um: float) -> None:
         if not math.isfinite(z_um):
             raise LimitError(f"z_um = {z_um} is not a position")
-        if self._into_limits(z_um) != z_um:
+        if self.into_limits(z_um) != z_um:
             raise LimitError(f"z_um = {z_um:g} um is outside the limits {self._limits()}")
 
-    def _into_limits(self, z_um: float) -> float:
+    def into_limits(self, z_um: float) -> float:
+        """Return the nearest position inside the soft limits."""
         return min(max(z_um, self._settings.z_min_um), self._settings.z_max_um)
 
     def _limits(self) -> str:
@@ -291,7 +294,7 @@ class FocusDrive:
         run_up_um = (z_um - start_um) * self._approach
         seated = abs(start_um - self._seated_um) <= self._settings.arrival_tolerance_um
         if backlash_um > 0 and run_up_um < (0 if seated else backlash_um):
-            yield self._into_limits(z_um - self._approach * backlash_um)
+            yield self.into_limits(z_um - self._approach * backlash_um)
         yield z_um
 
     def _leg(self, here_um: float, z_um: float, forbidden: Callable[[], bool]) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from devices.brake import Brake
 from devices.camera import Camera
 from devices.drive import FocusDrive
-from devices.errors import DeviceConfigError, RestoreFailed, SpecimenMoved
+from devices.errors import DeviceConfigError, DeviceError, RestoreFailed, SpecimenMoved
 from devices.micromanager import Core, load_core, release
 from devices.snapshot import prepare, restore, take_snapshot
 from devices.specimen import View, check_unchanged, look, objective_label, stage_xy_um
@@ -241,8 +241,8 @@ class Microscope:
         Continuous focus would pull a stage that `keep_z` keeps to its own offset: it stays off
         then (`Acquisition.was_held`), as it does when the stage could not be brought back.
 
-        When the light path has changed (`SpecimenMoved`), the stage returns only away from the
-        specimen: nobody knows how near another objective may come.
+        When objective, a turret or XY has changed meanwhile, whatever ended the run, the stage
+        returns only away from the specimen: nobody knows how near another objective may come.
 
         Auto-shutter stays as it is: on, every frame is lit for just its exposure; off, the light
         is what the user left.
@@ -261,7 +261,7 @@ class Microscope:
             way_back = self._drive.way_back(z_um)
             before = take_snapshot(self._core, self._camera, z_um)
             view = look(self._core)
-        permitted_um = self._settings.permitted_um(z_um)
+        permitted_um = self._settings.permitted_um(self._drive.into_limits(z_um))
         acquisition = Acquisition(
             lambda: self._verify(view),
             self._why_no_sweep,
@@ -271,7 +271,8 @@ class Microscope:
 
         def put_back(cause: BaseException | None) -> None:
             kept = acquisition.z_kept
-            back = self._drive.unless_towards(z_um, way_back) if _changed(cause) else way_back
+            changed = self._what_changed(view, cause)
+            back = self._drive.unless_towards(z_um, way_back, changed) if changed else way_back
             with self._operation():
                 failures = restore(
                     self._core,
@@ -361,6 +362,16 @@ class Microscope:
             now = look(self._core)
         check_unchanged(before, now, xy_tolerance_um=self._settings.xy_tolerance_um)
 
+    def _what_changed(self, before: View, cause: BaseException | None) -> str | None:
+        """What is no longer as it was, whatever ended the run; what cannot be read may be that."""
+        if isinstance(cause, SpecimenMoved):
+            return str(cause)
+        try:
+            self._verify(before)
+        except DeviceError as error:
+            return str(error)
+        return None
+
     def _why_no_sweep(self, z_um: Sequence[float]) -> str | None:
         with self._operation():
             return self._sweeper.refusal(z_um)
@@ -432,10 +443,6 @@ def _device(core: Core, role: str, named: str | None, current: str) -> str:
         f"{asked}; loaded and suitable: {', '.join(suitable) or 'none'}. Name one in the rig's "
         f"settings or by a line `Property,Core,{role},<label>` in the .cfg"
     )
-
-
-def _changed(cause: BaseException | None) -> bool:
-    return isinstance(cause, SpecimenMoved)
 
 
 def _nothing() -> None:

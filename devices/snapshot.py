@@ -76,6 +76,7 @@ def prepare(core: Core, camera: Camera, before: Snapshot, wanted: AcquisitionSet
         core.enableContinuousFocus(False)
     if wanted.channel is not None:
         _set_channel(core, wanted.channel)
+    _require_role(core, camera)
     if wanted.binning is not None:
         camera.set_binning(wanted.binning)
     if wanted.roi is not None:
@@ -135,6 +136,8 @@ def restore(
     for name, step in steps:
         if failure := _failure_of(step):
             failures[name] = failure
+    if failures and before.continuous_focus and z_kept:
+        failures["continuous focus"] = DeviceError("left off, for the stage stays where it is")
     return [f"{name}: {failure}" for name, failure in failures.items()]
 
 
@@ -166,14 +169,16 @@ def _set_channel(core: Core, channel: str) -> None:
             f"channel {channel!r} is no preset of the channel group {group!r}: "
             f"{', '.join(presets) or 'it has none'}"
         )
-    camera = core.getCameraDevice()
     core.setConfig(group, channel)
     core.waitForConfig(group, channel)
-    if core.getCameraDevice() != camera:
+
+
+def _require_role(core: Core, camera: Camera) -> None:
+    exposing = core.getCameraDevice()
+    if exposing != camera.label:
         raise SettingRefused(
-            f"channel {channel!r} switches to camera {core.getCameraDevice()!r}; a run exposes "
-            f"with {camera!r} alone. Take Core,Camera out of the preset, or name the other camera "
-            "in the rig file"
+            f"frames would come from camera {exposing!r}; this rig exposes with {camera.label!r}. "
+            "Take Core,Camera out of the channel's preset, or name the other in the rig file"
         )
 
 
@@ -193,8 +198,10 @@ def _restore_properties(core: Core, settings: tuple[tuple[str, str, str], ...]) 
             changed.add(device)
             core.setProperty(device, name, value)
 
-    _all(partial(put_back, *setting) for setting in settings)
-    _all(partial(core.waitForDevice, device) for device in sorted(changed - {"Core"}))
+    try:
+        _all(partial(put_back, *setting) for setting in settings)
+    finally:
+        _all(partial(core.waitForDevice, device) for device in sorted(changed - {"Core"}))
 
 
 def _restore_exposure(camera: Camera, exposure_ms: float) -> None:

@@ -344,3 +344,19 @@ def test_closing_stops_a_move_on_its_way(rig, scorer, tmp_path):
         moving.result()
     assert waiting.cancelled() or isinstance(waiting.exception(), Halted)
     assert conductor.microscope.state.z_um < 80
+
+
+def test_closing_lets_a_stopped_run_put_the_stage_back(rig, scorer, tmp_path):
+    """A second stop on its way back would leave the stage anywhere."""
+    hops = replace(rig.microscope, max_step_um=0.2)
+    conductor = Conductor(
+        replace(rig, microscope=hops), Microscope.open(hops), lambda *_: scorer, RunStore(tmp_path)
+    )
+    conductor.move_to(5.0).result()
+    run = conductor.start(FocusRequest(strategy="exhaustive", z_min_um=-60.0, z_max_um=60.0))
+    while abs(conductor.microscope.state.z_um - 5.0) < 30:
+        time.sleep(0.001)
+    conductor.stop()
+    conductor.close()
+    assert run.done.result().result.verdict is Verdict.ABORTED
+    assert run.done.result().result.final_z_um == pytest.approx(5.0, abs=0.01)

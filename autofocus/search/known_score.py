@@ -31,7 +31,8 @@ EXPONENTS = (1.5, 2.0, 3.0)
 # one that scores less than the third needs a witness: a few sharp things on another plane come
 # near to it. With default@4206736f, 2 of the 14 locks from 0.55 to it were on such a plane, and 0
 # of 432 above; with default@5d206872 99 % of humps more than 6 depths of field from focus scored
-# at most 0.55, with default@43e4467e 0.19, with default@e52172fb 0.21, with default@be9d2b7b 0.17.
+# at most 0.55, with default@43e4467e 0.19, with default@e52172fb 0.21, with default@be9d2b7b 0.17,
+# with default@396b308b 0.16.
 LEAST_SCORE = 0.25
 HUMP_SCORE = 0.3
 EVIDENT_SCORE = 0.6

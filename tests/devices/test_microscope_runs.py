@@ -159,30 +159,39 @@ def test_a_channel_that_switches_the_camera_is_refused(demo_core: Any) -> None:
     demo_core.defineConfig("Channel", "FITC", "Core", "Camera", "Camera")
     microscope = Microscope(demo_core, SETTINGS)
     with (
-        pytest.raises(SettingRefused, match="'Twin' switches to camera 'Second'"),
+        pytest.raises(SettingRefused, match="from camera 'Second'; this rig exposes with 'Camera'"),
         microscope.acquisition(AcquisitionSettings(channel="Twin")),
     ):
         pytest.fail("the run must not begin")
     assert demo_core.getCameraDevice() == "Camera"
 
 
+@pytest.mark.parametrize("ending", ["noticed", "stopped", "failed"])
 @pytest.mark.parametrize(("towards", "start_um", "end_um"), [("+", 10.0, -20.0), ("-", 10.0, 10.0)])
 def test_an_exchanged_objective_is_not_brought_nearer_to_the_specimen(
-    demo_core: Any, towards: str, start_um: float, end_um: float
+    demo_core: Any, towards: str, start_um: float, end_um: float, ending: str
 ) -> None:
     """The start may be too near for one that is longer; away from the specimen it goes."""
     settings = replace(SETTINGS, towards_specimen=towards)
     microscope = Microscope(demo_core, settings)
     microscope.move_to(start_um)
-    refused = RestoreFailed if towards == "+" else SpecimenMoved
+    own = {"noticed": SpecimenMoved, "stopped": Halted, "failed": ZeroDivisionError}[ending]
     with (  # noqa: PT012
-        pytest.raises(refused, match=r"left at -20 um|Objective went from"),
+        pytest.raises(RestoreFailed if towards == "+" else own) as refused,
         microscope.acquisition() as acquisition,
     ):
         microscope.move_to(-20)
         demo_core.setState("Objective", 0)
         demo_core.waitForDevice("Objective")
-        acquisition.verify_unchanged()
+        if ending == "noticed":
+            acquisition.verify_unchanged()
+        if ending == "stopped":
+            microscope.halt()
+            microscope.move_to(0)
+        raise ZeroDivisionError
+    if towards == "+":
+        assert "left at -20 um" in str(refused.value)
+        assert "Objective went from" in str(refused.value)
     assert demo_core.getPosition("Z") == pytest.approx(end_um)
 
 
