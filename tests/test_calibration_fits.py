@@ -273,5 +273,5 @@ def test_what_is_no_calibration_is_not_found_or_said_to_be_broken(tmp_path: Path
         with pytest.raises(CalibrationNotFound):
             store.report(name)
     (tmp_path / "20260101-000000-000000" / "calibration.json").write_text("{")
-    with pytest.raises(StorageError, match="calibrate again"):
+    with pytest.raises(StorageError, match="move its folder away"):
         store.find("20x", None, "tenengrad", None)
