@@ -175,7 +175,7 @@ def search_settings(
 
 def _start_um(limits: MicroscopeSettings, here_um: float) -> float:
     """Where a run begins: a stage at a limit may read back just beyond it."""
-    inside_um = min(max(here_um, limits.z_min_um), limits.z_max_um)
+    inside_um = limits.into_limits(here_um)
     return inside_um if abs(inside_um - here_um) <= limits.arrival_tolerance_um else here_um
 
 

@@ -102,7 +102,7 @@ class FocusDrive:
         (within the arrival tolerance, see `way_back`) is returned to at that limit.
         """
         presses = self._brake.presses
-        inside_um = self.into_limits(z_um)
+        inside_um = self._settings.into_limits(z_um)
         return self._travel(inside_um, lambda: self._brake.presses != presses)
 
     def way_back(self, z_um: float) -> Callable[[], None]:
@@ -113,7 +113,7 @@ class FocusDrive:
         LimitError
             If ``z_um`` is outside the soft limits by more than the arrival tolerance.
         """
-        if not self._arrived(z_um, self.into_limits(z_um)):
+        if not self._arrived(z_um, self._settings.into_limits(z_um)):
             raise LimitError(
                 f"the stage is at {z_um:g} um, outside its limits {self._limits()}; "
                 "move it inside first"
@@ -250,12 +250,8 @@ class FocusDrive:
     def _check_limits(self, z_um: float) -> None:
         if not math.isfinite(z_um):
             raise LimitError(f"z_um = {z_um} is not a position")
-        if self.into_limits(z_um) != z_um:
+        if self._settings.into_limits(z_um) != z_um:
             raise LimitError(f"z_um = {z_um:g} um is outside the limits {self._limits()}")
-
-    def into_limits(self, z_um: float) -> float:
-        """Return the nearest position inside the soft limits."""
-        return min(max(z_um, self._settings.z_min_um), self._settings.z_max_um)
 
     def _limits(self) -> str:
         return f"{self._settings.z_min_um:g} to {self._settings.z_max_um:g} um"
@@ -294,7 +290,7 @@ class FocusDrive:
         run_up_um = (z_um - start_um) * self._approach
         seated = abs(start_um - self._seated_um) <= self._settings.arrival_tolerance_um
         if backlash_um > 0 and run_up_um < (0 if seated else backlash_um):
-            yield self.into_limits(z_um - self._approach * backlash_um)
+            yield self._settings.into_limits(z_um - self._approach * backlash_um)
         yield z_um
 
     def _leg(self, here_um: float, z_um: float, forbidden: Callable[[], bool]) -> float:

@@ -261,7 +261,7 @@ class Microscope:
             way_back = self._drive.way_back(z_um)
             before = take_snapshot(self._core, self._camera, z_um)
             view = look(self._core)
-        permitted_um = self._settings.permitted_um(self._drive.into_limits(z_um))
+        permitted_um = self._settings.permitted_um(self._settings.into_limits(z_um))
         acquisition = Acquisition(
             lambda: self._verify(view),
             self._why_no_sweep,
@@ -270,17 +270,14 @@ class Microscope:
         )
 
         def put_back(cause: BaseException | None) -> None:
-            kept = acquisition.z_kept
-            changed = self._what_changed(view, cause)
-            back = self._drive.unless_towards(z_um, way_back, changed) if changed else way_back
+            kept, return_stage = acquisition.z_kept, way_back
+            if kept:
+                return_stage = _nothing
+            elif changed := self._what_changed(view, cause):
+                return_stage = self._drive.unless_towards(z_um, way_back, changed)
             with self._operation():
                 failures = restore(
-                    self._core,
-                    self._camera,
-                    before,
-                    _nothing if kept else back,
-                    self._read_all,
-                    z_kept=kept,
+                    self._core, self._camera, before, return_stage, self._read_all, z_kept=kept
                 )
             if failures:
                 raise RestoreFailed("could not put back " + "; ".join(failures)) from cause

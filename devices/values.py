@@ -86,6 +86,10 @@ class MicroscopeSettings:
             if value is not None and not (_finite(value) and value >= 0):
                 raise DeviceConfigError(f"{name} = {value} must be a number, 0 or more")
 
+    def into_limits(self, z_um: float) -> float:
+        """Return the nearest position inside the soft limits, um."""
+        return min(max(z_um, self.z_min_um), self.z_max_um)
+
     def permitted_um(self, here_um: float) -> tuple[float, float]:
         """Lowest and highest z that a run or z-stack from here may visit, um."""
         low, high = self.z_min_um, self.z_max_um
